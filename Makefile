@@ -1,0 +1,53 @@
+# What a contributor runs. scripts/prepare.py installs what a target needs, once.
+PYTHON ?= python3
+PORT ?= 9836
+ARGS ?=
+BIN := .venv/bin
+PREPARE := $(PYTHON) scripts/prepare.py
+
+.PHONY: help demo run setup test lint bench docs constraints clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: ## the daemon on a simulated node (PORT=9836)
+	@$(PREPARE) run
+	@echo "http://localhost:$(PORT) is the simulated node's page; Ctrl-C ends it"
+	@exec $(BIN)/gpu-node-exporter --simulate --web.listen-address=:$(PORT) $(ARGS)
+
+run: ## the daemon on this machine's GPUs (ARGS="--config.file=...")
+	@$(PREPARE) run
+	@exec $(BIN)/gpu-node-exporter $(ARGS)
+
+setup: ## install what the tests need, and run none
+	@$(PREPARE) dev compiler programs
+
+test: setup ## every test, after installing what they need (ARGS="-k web")
+	@$(BIN)/pytest $(ARGS)
+
+lint: ## ruff, mypy --strict, import contracts
+	@$(PREPARE) dev
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+bench: ## measure the budgets beside the peers
+	@$(PREPARE) bench compiler programs
+	@$(BIN)/python bench/run.py $(ARGS)
+
+docs: ## write docs/metrics.md anew
+	@$(PREPARE) run
+	@$(BIN)/gpu-node-exporter metrics > docs/metrics.md.new
+	@mv docs/metrics.md.new docs/metrics.md
+
+# One resolution for every Python from 3.10 on: markers tell where a version differs.
+constraints: ## pin the newest versions that pyproject.toml allows
+	@$(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet uv
+	@echo setuptools | .cache/uv/bin/uv pip compile --quiet --upgrade --universal --no-annotate \
+		--python-version 3.10 --extra dev --extra bench --custom-compile-command 'make constraints' \
+		--output-file constraints.txt pyproject.toml -
+
+clean: ## remove all that these targets made
+	@rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -prune -exec rm -rf {} +
