@@ -1,0 +1,245 @@
+"""A composed YAML document as frozen dataclasses, or all its mistakes, each at its place."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from yaml import MappingNode, Node, ScalarNode, SequenceNode
+
+from exporter.schema import Checked, Key, Place, boolean
+
+T = TypeVar("T")
+
+_YAML = "tag:yaml.org,2002:"
+# What YAML 1.1 takes untagged text for. All else was tagged by hand.
+_UNTAGGED = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
+_KINDS: Mapping[type[Node], str] = MappingProxyType(
+    {MappingNode: "keys and values", SequenceNode: "a list", ScalarNode: "a single value"}
+)
+# YAML has a type of its own for what these read, so that quotes turn it into mere text.
+_TYPED_BY_YAML = (boolean,)
+_LONGEST_SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mistake:
+    """What is wrong at a line and column, both from 1, and what would be right."""
+
+    line: int
+    column: int
+    message: str
+
+
+class MistakesError(Exception):
+    """All mistakes of a document, before they are given the name of its file."""
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        super().__init__()
+        self.mistakes = tuple(sorted(mistakes))
+
+
+def decode(into: type[T], root: Node, names: Mapping[str, Collection[str]]) -> T:
+    """Return the dataclass `into` as a composed document says it.
+
+    `names` holds the sets of names that are known at run time only, for `key(among=...)`.
+
+    Raises:
+        MistakesError: all that is wrong with it.
+    """
+    decoder = _Decoder(names)
+    made = decoder.value(into, Key(""), root, "")
+    if decoder.mistakes:
+        raise MistakesError(decoder.mistakes)
+    return cast("T", made)
+
+
+class _Decoder:
+    """The decoding of one document. What is wrong becomes None, and the whole an error."""
+
+    def __init__(self, names: Mapping[str, Collection[str]]) -> None:
+        self.names = names
+        self.mistakes: list[Mistake] = []
+
+    def say(self, node: Node, path: str, message: str) -> None:
+        mark = node.start_mark
+        whole = f"{path}: {message}" if path else message
+        self.mistakes.append(Mistake(mark.line + 1, mark.column + 1, whole))
+
+    def value(self, hint: object, spec: Key, node: Node, path: str) -> object:
+        hint = _without_none(hint)
+        if node.tag.removeprefix(_YAML) not in _UNTAGGED:
+            tag = shown(node.tag.replace(_YAML, "!!"))
+            self.say(node, path, f"the tag {tag} is not supported; remove it")
+            return None
+        if isinstance(hint, type) and is_dataclass(hint):
+            return self.section(hint, node, path)
+        if get_origin(hint) is Mapping:
+            return self.mapping(get_args(hint)[1], spec, node, path)
+        if _is_null(node):
+            self.say(node, path, f"no value; {_write_value(spec)}, or leave the key out")
+            return None
+        if get_origin(hint) is tuple:
+            return self.sequence(get_args(hint)[0], spec, node, path)
+        return self.scalar(spec, node, path)
+
+    def section(self, cls: type, node: Node, path: str) -> object:
+        before = len(self.mistakes)
+        known = {_key_of(field).name: field for field in fields(cls)}
+        hints = get_type_hints(cls)
+        entries = self.entries(node, path, known)
+        values = {}
+        for name, field in known.items():
+            if name in entries:
+                inner = _below(path, name)
+                hint = hints[field.name]
+                values[field.name] = self.value(hint, _key_of(field), entries[name], inner)
+            elif field.default is MISSING and field.default_factory is MISSING:
+                self.say(node, path, f'the key "{name}" is missing; add it')
+        if len(self.mistakes) > before:
+            return None
+        made: object = cls(**values)
+        if isinstance(made, Checked):
+            for place, message in made.check():
+                at = _find(node, place)
+                value = f'"{shown(at.value)}" ' if at and isinstance(at, ScalarNode) else ""
+                subject = value if at else "the default "
+                self.say(at or node, _below(path, *place), subject + message)
+        return made
+
+    def mapping(self, hint: object, spec: Key, node: Node, path: str) -> object:
+        known = sorted(self.names[spec.among]) if spec.among else None
+        entries = self.entries(node, path, known)
+        return MappingProxyType(
+            {
+                name: self.value(hint, spec, item, _below(path, name))
+                for name, item in entries.items()
+            }
+        )
+
+    def entries(self, node: Node, path: str, known: Collection[str] | None) -> dict[str, Node]:
+        """Return a section's usable entries: each key once, and a known one unless all are."""
+        if _is_null(node) and node.value == "":  # nothing below the key, or only comments
+            return {}
+        if not isinstance(node, MappingNode):
+            right = "write a key and a value" if known is None else _listed(known)
+            self.say(node, path, f"{_KINDS[type(node)]} instead of keys and values; {right}")
+            return {}
+        entries: dict[str, Node] = {}
+        lines: dict[str, int] = {}
+        for name, item in node.value:
+            if not isinstance(name, ScalarNode):
+                self.say(name, path, f"{_KINDS[type(name)]} as a key; write one word")
+                continue
+            inner = _below(path, name.value)
+            if name.tag == _YAML + "merge":
+                self.say(name, inner, "merge keys are not supported; write the keys out here")
+            elif name.value in lines:
+                first = f"first on line {lines[name.value]}"
+                self.say(name, inner, f"given again, {first}; keep one of them")
+            elif known is not None and name.value not in known:
+                self.say(name, inner, f"unknown key; {_nearest(name.value, known)}")
+            else:
+                entries[name.value] = item
+            lines.setdefault(name.value, name.start_mark.line + 1)
+        return entries
+
+    def sequence(self, hint: object, spec: Key, node: Node, path: str) -> object:
+        if not isinstance(node, SequenceNode):
+            kind = _KINDS[type(node)]
+            self.say(node, path, f'{kind} instead of a list; put "- " before each item')
+            return None
+        lines: dict[str, int] = {}
+        for position, item in enumerate(node.value):
+            name = _find(item, (spec.unique,)) if spec.unique else None
+            if name is None or not isinstance(name, ScalarNode):
+                continue
+            if name.value in lines:
+                first = f'"{shown(name.value)}" is taken on line {lines[name.value]}'
+                inner = _below(path, position, spec.unique)
+                self.say(name, inner, f"{first}; give each its own {spec.unique}")
+            lines.setdefault(name.value, name.start_mark.line + 1)
+        return tuple(
+            self.value(hint, spec, item, _below(path, position))
+            for position, item in enumerate(node.value)
+        )
+
+    def scalar(self, spec: Key, node: Node, path: str) -> object:
+        if spec.read is None:
+            raise TypeError(f"the field at {path} has neither a structure nor a notation")
+        if not isinstance(node, ScalarNode):
+            kind = _KINDS[type(node)]
+            self.say(node, path, f"{kind} instead of a single value; {_write_value(spec)}")
+            return None
+        text = f'"{shown(node.value)}"'
+        try:
+            value = spec.read(node.value)
+        except ValueError as error:
+            self.say(node, path, f"{text} {error}")
+            return None
+        if spec.read in _TYPED_BY_YAML and node.tag == _YAML + "str":
+            self.say(node, path, f"{text} in quotes is text; write {node.value} without them")
+        elif spec.at_least and value < spec.read(spec.at_least):
+            self.say(node, path, f"{text} is below {spec.at_least}; {_write_value(spec)}")
+        elif spec.at_most and value > spec.read(spec.at_most):
+            self.say(node, path, f"{text} is above {spec.at_most}; {_write_value(spec)}")
+        return cast("object", value)
+
+
+def _key_of(field: Field[Any]) -> Key:
+    spec = field.metadata.get("key")
+    return spec if isinstance(spec, Key) else Key(field.name)
+
+
+def _without_none(hint: object) -> object:
+    if get_origin(hint) in (Union, UnionType):
+        return next(part for part in get_args(hint) if part is not NoneType)
+    return hint
+
+
+def _is_null(node: Node) -> bool:
+    return node.tag == _YAML + "null"
+
+
+def _find(node: Node | None, place: Place) -> Node | None:
+    """Return what the file says at a place below a node, or None where it says nothing."""
+    for step in place:
+        if node is not None and isinstance(node, MappingNode):
+            node = next((item for name, item in node.value if name.value == step), None)
+        elif node is not None and isinstance(node, SequenceNode) and isinstance(step, int):
+            node = node.value[step]
+        else:
+            return None
+    return node
+
+
+def _below(path: str, *steps: str | int) -> str:
+    for step in steps:
+        if isinstance(step, int):
+            path += f"[{step}]"
+        else:
+            path += ("." if path else "") + shown(step)
+    return path
+
+
+def shown(text: str) -> str:
+    """Return text that fits into one line of a message."""
+    short = text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+
+
+def _write_value(spec: Key) -> str:
+    return f"write a value of {spec.allowed()}" if spec.allowed() else "write a value"
+
+
+def _listed(known: Collection[str]) -> str:
+    return f"known here: {', '.join(known) or 'none'}"
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    import difflib  # noqa: PLC0415  only a mistake needs it
+
+    near = difflib.get_close_matches(name[:_LONGEST_SHOWN], known, n=1)
+    return f'did you mean "{near[0]}"?' if near else _listed(known)
