@@ -1,0 +1,1 @@
+"""What is read from a GPU, one file a group: a dataclass, how to read it, and its metrics."""

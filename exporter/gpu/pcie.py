@@ -1,0 +1,119 @@
+"""PCIe: throughput, link, replays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from exporter.fields import Field
+from exporter.metric import Kind, Metric, MetricVec, Row
+from exporter.sampling import Device, FieldRequest, Reader, Tier
+
+GPM_TRANSMIT, GPM_RECEIVE = 20, 21  # MiB/s
+COUNTER_TRANSMIT, COUNTER_RECEIVE = 0, 1  # nvmlPcieUtilCounter_t
+MIB = 1 << 20
+KIB = 1 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class PcieThroughput:
+    """Bytes per second from the GPU (transmit) and to it (receive)."""
+
+    transmit_bytes_per_second: float | None = None
+    receive_bytes_per_second: float | None = None
+
+
+def read(device: Device, _previous: PcieThroughput | None) -> PcieThroughput:
+    """Read profiling counters 20 and 21 (Hopper and later): means over the whole tick.
+
+    The byte counters of fields 197 and 198 are not used: they have 32 bits, which a busy link
+    passes several times a second.
+    """
+    transmit, receive = device.gpm(GPM_TRANSMIT), device.gpm(GPM_RECEIVE)
+    return PcieThroughput(
+        None if transmit is None else transmit * MIB,
+        None if receive is None else receive * MIB,
+    )
+
+
+def read_sampled(device: Device, _previous: PcieThroughput | None) -> PcieThroughput:
+    """Read nvmlDeviceGetPcieThroughput (KiB/s), for boards without profiling counters.
+
+    Each of the two calls blocks for the 20 ms that it measures.
+    """
+    profiling = device.ask("nvmlGpmQueryDeviceSupport")
+    if profiling is not None and profiling.isSupportedDevice:
+        return PcieThroughput()
+    transmit = device.ask("nvmlDeviceGetPcieThroughput", COUNTER_TRANSMIT)
+    receive = device.ask("nvmlDeviceGetPcieThroughput", COUNTER_RECEIVE)
+    return PcieThroughput(
+        None if transmit is None else transmit * KIB,
+        None if receive is None else receive * KIB,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PcieLink:
+    """Generation and width of the link, by kind, and replays."""
+
+    generation: Mapping[str, float | None]
+    width_lanes: Mapping[str, float | None]
+    replays: float | None
+
+
+def read_link(device: Device, _previous: PcieLink | None) -> PcieLink:
+    """Read the link's generation and width (max: of GPU and slot together) and field 94."""
+    replays = device.field(Field.PCIE_REPLAYS)
+    if replays is None:
+        replays = device.ask("nvmlDeviceGetPcieReplayCounter")
+    return PcieLink(
+        generation={
+            "current": device.ask("nvmlDeviceGetCurrPcieLinkGeneration") or None,
+            "max": device.ask("nvmlDeviceGetMaxPcieLinkGeneration") or None,
+        },
+        width_lanes={
+            "current": device.ask("nvmlDeviceGetCurrPcieLinkWidth") or None,
+            "max": device.ask("nvmlDeviceGetMaxPcieLinkWidth") or None,
+        },
+        replays=replays,
+    )
+
+
+READER = Reader("pcie_throughput", "pcie", Tier.FAST, read, gpm=(GPM_TRANSMIT, GPM_RECEIVE))
+SAMPLED_READER = Reader("pcie_sampled", "pcie", Tier.BLOCKING, read_sampled)
+LINK_READER = Reader("pcie_link", "pcie", Tier.SLOW, read_link, (FieldRequest(Field.PCIE_REPLAYS),))
+
+METRICS: tuple[Row[PcieThroughput], ...] = (
+    Metric(
+        "gpu_pcie_transmit_bytes_per_second",
+        "Bytes per second from the GPU over PCIe: mean of the last second on Hopper and later, "
+        "else a sample of 20 ms.",
+        lambda p: p.transmit_bytes_per_second,
+    ),
+    Metric(
+        "gpu_pcie_receive_bytes_per_second",
+        "Bytes per second to the GPU over PCIe: mean of the last second on Hopper and later, "
+        "else a sample of 20 ms.",
+        lambda p: p.receive_bytes_per_second,
+    ),
+)
+LINK_METRICS: tuple[Row[PcieLink], ...] = (
+    MetricVec(
+        "gpu_pcie_link_generation",
+        "PCIe generation, current (drops when idle) and max (of GPU and slot).",
+        ("kind",),
+        lambda p: p.generation,
+    ),
+    MetricVec(
+        "gpu_pcie_link_width",
+        "PCIe lanes, current and max (of GPU and slot).",
+        ("kind",),
+        lambda p: p.width_lanes,
+    ),
+    Metric(
+        "gpu_pcie_replays_total",
+        "PCIe packets sent again after an error on the link.",
+        lambda p: p.replays,
+        Kind.COUNTER,
+    ),
+)

@@ -1,0 +1,163 @@
+"""The seam to a driver: what a group of readings may ask of a GPU, and how it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Generic, Protocol, TypeVar
+
+from exporter.fields import Field
+
+T = TypeVar("T")
+
+
+class Tier(Enum):
+    """How often a group is read; the periods stand in the config's section `poll`."""
+
+    FAST = "fast"
+    SLOW = "slow"
+    BLOCKING = "blocking"  # calls that wait on purpose: on a thread of their own
+    STATIC = "static"  # once, and again after a GPU came back
+
+
+class Fault(Enum):
+    """Why a GPU gives no readings: the label `reason` of gpu_fault."""
+
+    LOST = "lost"
+    HUNG = "hung"
+    RESET_REQUIRED = "reset_required"
+    NO_PERMISSION = "no_permission"
+    ERROR = "error"
+
+
+class ReadFailedError(Exception):
+    """A reading failed at this tick; its group is absent until the next one.
+
+    Attributes:
+        error: the driver's word for it, as the label `error` carries it.
+    """
+
+    def __init__(self, error: str) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class DeviceGoneError(ReadFailedError):
+    """This GPU answers nothing any more; the others are not touched by it."""
+
+    def __init__(self, error: str, fault: Fault) -> None:
+        super().__init__(error)
+        self.fault = fault
+
+
+class DriverGoneError(ReadFailedError):
+    """The driver itself went away; only a new process can load another one."""
+
+
+class DriverAbsentError(Exception):
+    """There is no usable driver here now; the text says why and what would help."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRequest:
+    """A field value to be read in the batch of a tier.
+
+    `scope` is the link of a per-link field, or fields.ALL_LINKS for their sum.
+    """
+
+    field: Field
+    scope: int = 0
+
+
+class Device(Protocol):
+    """One GPU, asked one question at a time."""
+
+    @property
+    def max_gap_seconds(self) -> float:
+        """Longest time between two readings that a rate or an integral may bridge."""
+
+    def now(self) -> float:
+        """Return the monotonic clock, in seconds."""
+
+    def ask(self, call: str, *args: object) -> Any:  # noqa: ANN401  each call has its own type
+        """Return what the NVML function `call` answers, or None: the board has no such reading.
+
+        Raises:
+            ReadFailedError: the call failed at this time.
+            DeviceGoneError: the GPU is lost or needs a reset.
+            DriverGoneError: the driver was unloaded or replaced.
+        """
+
+    def field(self, field: Field, scope: int = 0) -> float | None:
+        """Return a field value from this tick's batch, or None; raises as `ask` does."""
+
+    def gpm(self, metric: int) -> float | None:
+        """Return a profiling counter over the last tick, or None; raises as `ask` does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader(Generic[T]):
+    """A group of readings that are taken together.
+
+    `group` is the attribute of snapshot.Gpu that it fills, `collector` the name that switches it.
+    `read` gets the group's previous reading, for rates and integrals.
+    `fields` and `gpm` are read in one batch per tier before any `read` of that tier.
+    """
+
+    group: str
+    collector: str
+    tier: Tier
+    read: Callable[[Device, T | None], T]
+    fields: tuple[FieldRequest, ...] = ()
+    gpm: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DriverInfo:
+    """Versions, as the driver writes them; "" where it does not say."""
+
+    driver_version: str
+    nvml_version: str
+    cuda_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoundGpu:
+    """A GPU of the driver's list. One that cannot be opened has a fault, and maybe no UUID."""
+
+    index: int
+    uuid: str
+    fault: Fault | None = None
+
+
+class OpenDevice(Device, Protocol):
+    """A GPU as the poller holds it. Belongs to one thread at a time."""
+
+    denied: bool  # some call was refused for want of permission
+    answers: int  # how many readings it has given so far
+
+    def begin(self, tier: Tier) -> None:
+        """Start a tick: batches of the tick before are forgotten."""
+
+
+class Driver(Protocol):
+    """The driver of a node: NVML, or a simulation of it."""
+
+    def connect(self) -> tuple[DriverInfo, tuple[FoundGpu, ...]]:
+        """Load and initialise the driver; list its GPUs. May block for seconds.
+
+        Raises:
+            DriverAbsentError: no driver, no library, no permission, or versions that do not match.
+        """
+
+    def open(
+        self, gpu: FoundGpu, readers: tuple[Reader[Any], ...], max_gap_seconds: float
+    ) -> OpenDevice:
+        """Open a GPU for these readers; again after it was lost. Raises as Device.ask does."""
+
+    def abandon(self) -> None:
+        """A call did not return: whatever it holds must not stop the others."""
+
+    def pci_gpus(self) -> int | None:
+        """Return how many NVIDIA GPUs the PCI bus shows, or None where that cannot be seen."""
