@@ -1,0 +1,146 @@
+"""NVML answers that come many at a time: field values and profiling counters (GPM).
+
+Each batch keeps its buffer and decodes it in one sweep: an eighth of the time of pynvml's way.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Sequence
+from ctypes import addressof, c_char
+
+import pynvml
+
+MAX_FIELDS = 128  # values in one call
+MIN_WINDOW_SECONDS = 0.1  # nvml.h: between two GPM samples
+
+U32 = 0xFFFFFFFF
+U64 = 0xFFFFFFFFFFFFFFFF
+
+# nvmlFieldValue_t: fieldId, scopeId, timestamp, latencyUsec, valueType, nvmlReturn, value
+_FIELD = "IIqqIIQ"
+_WORDS = len(_FIELD)
+_TYPE, _RETURN, _VALUE = 4, 5, 6
+# nvmlGpmMetric_t: metricId, nvmlReturn, value, three pointers
+_GPM_METRIC = "IId24x"
+_GPM_HEAD_BYTES = 24  # version, numMetrics, sample1, sample2
+
+
+class FieldBatch:
+    """Field values of one GPU, read with as few nvmlDeviceGetFieldValues calls as can be."""
+
+    def __init__(self, handle: object, fields: Sequence[tuple[int, int]]) -> None:
+        """Take (field id, scope id) pairs."""
+        self._handle = handle
+        self._parts = [
+            _Part(fields[start : start + MAX_FIELDS]) for start in range(0, len(fields), MAX_FIELDS)
+        ]
+
+    def read(self) -> list[tuple[int, float | None]]:
+        """Return (nvmlReturn, value) of each field; the value is None unless that is 0.
+
+        Raises:
+            pynvml.NVMLError: a whole call failed.
+        """
+        return [answer for part in self._parts for answer in part.read(self._handle)]
+
+
+class _Part:
+    def __init__(self, fields: Sequence[tuple[int, int]]) -> None:
+        self._count = len(fields)
+        self._buffer = (pynvml.c_nvmlFieldValue_t * self._count)()
+        for slot, (field, scope) in zip(self._buffer, fields, strict=True):
+            slot.fieldId, slot.scopeId = field, scope
+        self._layout = struct.Struct("=" + _FIELD * self._count)
+
+    def read(self, handle: object) -> list[tuple[int, float | None]]:
+        function = getattr(pynvml.nvmlLib, "nvmlDeviceGetFieldValues", None)
+        if function is None:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+        code = function(handle, self._count, self._buffer)
+        if code:
+            raise pynvml.NVMLError(code)
+        words = self._layout.unpack_from(self._buffer)
+        return [
+            (words[at + _RETURN], decode(words[at + _TYPE], words[at + _VALUE]))
+            if words[at + _RETURN] == 0
+            else (words[at + _RETURN], None)
+            for at in range(0, len(words), _WORDS)
+        ]
+
+
+def decode(value_type: int, bits: int) -> float | None:
+    """Return the number in the 64 bits of an nvmlValue_t, or None for "no value".
+
+    The type of one and the same field differs between drivers (nvmlValueType_t).
+    """
+    decoder = _DECODERS.get(value_type)
+    return decoder(bits) if decoder else None
+
+
+def _double(bits: int) -> float | None:
+    number: float = struct.unpack("=d", struct.pack("=Q", bits))[0]
+    return number if math.isfinite(number) else None
+
+
+_DECODERS: dict[int, Callable[[int], float | None]] = {
+    0: _double,
+    1: lambda bits: None if bits & U32 == U32 else bits & U32,  # unsigned int
+    2: lambda bits: None if bits == U64 else bits,  # unsigned long
+    3: lambda bits: None if bits == U64 else bits,  # unsigned long long
+    4: lambda bits: bits - (bits >> 63 << 64),  # signed long long
+    5: lambda bits: (bits & U32) - ((bits & U32) >> 31 << 32),  # signed int
+    6: lambda bits: bits & 0xFFFF,  # unsigned short
+}
+
+
+class GpmBatch:
+    """Profiling counters of one GPU over the time between two reads (Hopper and later)."""
+
+    def __init__(self, handle: object, metrics: Sequence[int], clock: Callable[[], float]) -> None:
+        self._handle = handle
+        self._metrics = metrics
+        self._clock = clock
+        self._request = pynvml.c_nvmlGpmMetricsGet_t()
+        self._request.version = pynvml.NVML_GPM_METRICS_GET_VERSION
+        self._request.numMetrics = len(metrics)
+        for slot, metric in zip(self._request.metrics, metrics, strict=False):
+            slot.metricId = metric
+        self._view = (c_char * (_GPM_HEAD_BYTES + 40 * len(metrics))).from_address(
+            addressof(self._request)
+        )
+        self._layout = struct.Struct("=" + _GPM_METRIC * len(metrics))
+        self._last = pynvml.nvmlGpmSampleAlloc()
+        self._next = pynvml.nvmlGpmSampleAlloc()
+        self._last_at: float | None = None
+
+    def read(self, max_gap_seconds: float) -> dict[int, float]:
+        """Return the counters by metric id; without those that this tick has no value for.
+
+        Empty at the first read, and after a hole longer than `max_gap_seconds`.
+
+        Raises:
+            pynvml.NVMLError: a call failed.
+        """
+        now, before = self._clock(), self._last_at
+        if before is not None and now - before < MIN_WINDOW_SECONDS:
+            return {}
+        self._last_at = None
+        pynvml.nvmlGpmSampleGet(self._handle, self._next)
+        self._last, self._next, self._last_at = self._next, self._last, now
+        if before is None or now - before > max_gap_seconds:
+            return {}
+        self._request.sample1, self._request.sample2 = self._next, self._last
+        pynvml.nvmlGpmMetricsGet(self._request)
+        words = self._layout.unpack_from(self._view, _GPM_HEAD_BYTES)
+        return {
+            words[at]: words[at + 2]
+            for at in range(0, len(words), 3)
+            if words[at + 1] == 0 and math.isfinite(words[at + 2])
+        }
+
+    def free(self) -> None:
+        """Give the two samples back to the driver."""
+        pynvml.nvmlGpmSampleFree(self._last)
+        pynvml.nvmlGpmSampleFree(self._next)

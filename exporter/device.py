@@ -1,0 +1,217 @@
+"""One GPU behind NVML, asked one question at a time, every answer checked."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pynvml
+
+from exporter.batches import U32, U64, FieldBatch, GpmBatch
+from exporter.fields import Field, field_id
+from exporter.returns import (
+    DRIVER_GONE,
+    GONE,
+    NO_PERMISSION,
+    NOTHING_YET,
+    REFUSED,
+    error_name,
+    raise_for,
+)
+from exporter.sampling import FieldRequest, Reader, ReadFailedError, Tier
+
+REPROBE_SECONDS = 600.0  # a reading that the board refused is asked for again after this long
+SERIAL_WAIT_SECONDS = 0.05
+SENTINELS = (U32, U64)
+
+_CALLS: dict[str, Callable[..., Any]] = vars(pynvml)
+
+
+class SerialCalls:
+    """Lets one thread at a time into calls that drivers do not take side by side.
+
+    A thread that hangs inside keeps the others waiting for a moment only: its lock is replaced.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for our turn, but not for ever."""
+        lock = self._lock
+        ours = lock.acquire(timeout=SERIAL_WAIT_SECONDS)
+        if not ours:
+            self.abandon()
+        try:
+            yield
+        finally:
+            if ours:
+                lock.release()
+
+    def abandon(self) -> None:
+        """Leave the present holder to itself."""
+        self._lock = threading.Lock()
+
+
+class NvmlDevice:
+    """One GPU behind NVML. Not for two threads at a time."""
+
+    def __init__(
+        self,
+        handle: object,
+        driver_version: str,
+        readers: tuple[Reader[Any], ...],
+        max_gap_seconds: float,
+        serial: SerialCalls,
+    ) -> None:
+        self.max_gap_seconds = max_gap_seconds
+        self.denied = False
+        self.answers = 0
+        self._handle = handle
+        self._serial = serial
+        self._refused: dict[object, float] = {}  # question -> when to ask again
+        self._requests = {tier: _requests(readers, tier, driver_version) for tier in Tier}
+        self._batches: dict[Tier, _Batch] = {}
+        self._gpm_ids = sorted({metric for reader in readers for metric in reader.gpm})
+        self._gpm_batch: GpmBatch | None = None
+        self._tier = Tier.STATIC
+        self._fields: dict[tuple[Field, int], float | ReadFailedError | None] | None = None
+        self._gpm: dict[int, float] | None = None
+
+    def now(self) -> float:
+        """Return the monotonic clock, in seconds."""
+        return time.monotonic()
+
+    def begin(self, tier: Tier) -> None:
+        """Start a tick: batches of the tick before are forgotten."""
+        self._tier, self._fields, self._gpm = tier, None, None
+
+    def ask(self, call: str, *args: object) -> Any:  # noqa: ANN401  each call has its own type
+        """Return what the NVML function `call` answers, or None: see sampling.Device."""
+        question = (call, args)
+        if self._is_refused(question):
+            return None
+        try:
+            answer = _CALLS[call](self._handle, *args)
+        except pynvml.NVMLError as error:
+            self._refuse_or_raise(question, error.value)
+            return None
+        except UnicodeDecodeError:
+            raise ReadFailedError("invalid_text") from None
+        if answer.__class__ is int and answer in SENTINELS:
+            return None
+        self.answers += 1
+        return answer
+
+    def field(self, field: Field, scope: int = 0) -> float | None:
+        """Return a field value from this tick's batch, or None: see sampling.Device."""
+        if self._fields is None:
+            self._fields = self._read_fields()
+        value = self._fields.get((field, scope))
+        if isinstance(value, ReadFailedError):
+            raise value
+        return value
+
+    def gpm(self, metric: int) -> float | None:
+        """Return a profiling counter over the last tick, or None: see sampling.Device."""
+        if self._gpm is None:
+            self._gpm = self._read_gpm()
+        return self._gpm.get(metric)
+
+    def _is_refused(self, question: object) -> bool:
+        until = self._refused.get(question)
+        if until is None:
+            return False
+        if self.now() < until:
+            return True
+        del self._refused[question]
+        return False
+
+    def _refuse(self, question: object, code: int) -> None:
+        self.denied |= code == NO_PERMISSION
+        self._refused[question] = self.now() + REPROBE_SECONDS
+
+    def _refuse_or_raise(self, question: object, code: int) -> None:
+        if code == NOTHING_YET:
+            return
+        if code not in REFUSED and code != NO_PERMISSION:
+            raise_for(code)
+        self._refuse(question, code)
+
+    def _read_fields(self) -> dict[tuple[Field, int], float | ReadFailedError | None]:
+        batch = self._batch()
+        if not batch.requests or self._is_refused(FieldBatch):
+            return {}
+        try:
+            with self._serial.turn():
+                answers = batch.fields.read()
+        except pynvml.NVMLError as error:
+            self._refuse_or_raise(FieldBatch, error.value)
+            return {}
+        values: dict[tuple[Field, int], float | ReadFailedError | None] = {}
+        for request, (code, value) in zip(batch.requests, answers, strict=True):
+            if code in REFUSED or code == NO_PERMISSION:
+                self._refuse(request, code)
+                self._batches.pop(self._tier, None)  # the next batch goes without it
+            elif code in GONE or code in DRIVER_GONE:
+                raise_for(code)
+            elif code != NOTHING_YET:
+                failed = ReadFailedError(error_name(code)) if code else None
+                values[request.field, request.scope] = failed or value
+                self.answers += value is not None
+        return values
+
+    def _batch(self) -> _Batch:
+        """Return this tier's batch: made anew after a refusal, and when one has run out."""
+        batch = self._batches.get(self._tier)
+        if batch is None or self.now() >= batch.until:
+            asked = self._requests[self._tier]
+            wanted = [request for request in asked if not self._is_refused(request)]
+            batch = self._batches[self._tier] = _Batch(
+                wanted,
+                FieldBatch(self._handle, [(asked[r], r.scope) for r in wanted]),
+                min((self._refused[r] for r in asked if r in self._refused), default=math.inf),
+            )
+        return batch
+
+    def _read_gpm(self) -> dict[int, float]:
+        if not self._gpm_ids or self._is_refused(GpmBatch):
+            return {}
+        try:
+            if self._gpm_batch is None:
+                support = pynvml.nvmlGpmQueryDeviceSupport(self._handle)
+                if not support.isSupportedDevice:
+                    self._refuse(GpmBatch, pynvml.NVML_ERROR_NOT_SUPPORTED)
+                    return {}
+                self._gpm_batch = GpmBatch(self._handle, self._gpm_ids, self.now)
+            with self._serial.turn():
+                return self._gpm_batch.read(self.max_gap_seconds)
+        except pynvml.NVMLError as error:
+            self._refuse_or_raise(GpmBatch, error.value)
+            return {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    requests: list[FieldRequest]
+    fields: FieldBatch
+    until: float  # when a refused request is due to be asked again
+
+
+def _requests(
+    readers: tuple[Reader[Any], ...], tier: Tier, driver_version: str
+) -> dict[FieldRequest, int]:
+    """Return the fields of a tier that this driver knows, with their numbers."""
+    numbered = {
+        request: field_id(request.field, driver_version)
+        for reader in readers
+        if reader.tier is tier
+        for request in reader.fields
+    }
+    return {request: number for request, number in numbered.items() if number is not None}
