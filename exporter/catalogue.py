@@ -1,0 +1,125 @@
+"""The one table of all metrics, and of what must be read for them. Nothing registers itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from exporter import host, status
+from exporter.gpu import clocks, identity, memory, nvlink, pcie, power, temperature, utilization
+from exporter.metric import MetricVec, Row, unit_of
+from exporter.sampling import Reader
+from exporter.snapshot import Gpu, Host, Snapshot
+
+T = TypeVar("T")
+
+Labels = tuple[str, ...]
+
+GPU_LABELS = ("gpu", "uuid")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Things of one sort: the labels that name them, and what each measures.
+
+    `things` gives one for each GPU, or a single one where there are no labels; None: not there,
+    or not read.
+    """
+
+    labels: tuple[str, ...]
+    things: Callable[[Snapshot], list[Any]]
+    metrics: tuple[Row[Any], ...]
+    reader: Reader[Any] | None = None
+
+    def rows(self, snapshot: Snapshot) -> list[tuple[Labels, Any]]:
+        """Return (label values, thing) of everything there is."""
+        names = owners(snapshot) if self.labels else [()]
+        pairs = zip(names, self.things(snapshot), strict=True)
+        return [(labels, thing) for labels, thing in pairs if thing is not None]
+
+
+def owners(snapshot: Snapshot) -> list[Labels]:
+    """Return the values of GPU_LABELS for every GPU."""
+    return [(str(gpu.index), gpu.uuid) for gpu in snapshot.gpus]
+
+
+def per_gpu(
+    reader: Reader[T] | None, part: Callable[[Gpu], T | None], metrics: tuple[Row[T], ...]
+) -> Table:
+    """Return the table of a part of every GPU, and how that part is read."""
+    return Table(GPU_LABELS, lambda s: [part(gpu) for gpu in s.gpus], metrics, reader)
+
+
+def single(part: Callable[[Snapshot], T | None], metrics: tuple[Row[T], ...]) -> Table:
+    """Return the table of something there is once."""
+    return Table((), lambda s: [part(s)], metrics)
+
+
+def of_host(part: Callable[[Host], T | None], metrics: tuple[Row[T], ...]) -> Table:
+    """Return the table of a part of the host."""
+    return single(lambda s: part(s.host) if s.host else None, metrics)
+
+
+CATALOGUE: tuple[Table, ...] = (
+    per_gpu(None, lambda g: g, status.GPU_METRICS),
+    per_gpu(identity.READER, lambda g: g.identity, identity.METRICS),
+    per_gpu(memory.READER, lambda g: g.memory, memory.METRICS),
+    per_gpu(memory.BAR1_READER, lambda g: g.bar1, memory.BAR1_METRICS),
+    per_gpu(utilization.READER, lambda g: g.utilization, utilization.METRICS),
+    per_gpu(utilization.ENGINES_READER, lambda g: g.engines, utilization.ENGINES_METRICS),
+    per_gpu(temperature.READER, lambda g: g.temperature, temperature.METRICS),
+    per_gpu(temperature.THRESHOLDS_READER, lambda g: g.thresholds, temperature.THRESHOLDS_METRICS),
+    per_gpu(temperature.FANS_READER, lambda g: g.fans, temperature.FANS_METRICS),
+    per_gpu(power.READER, lambda g: g.power, power.METRICS),
+    per_gpu(power.LIMITS_READER, lambda g: g.power_limits, power.LIMITS_METRICS),
+    per_gpu(clocks.READER, lambda g: g.clocks, clocks.METRICS),
+    per_gpu(clocks.SLOW_READER, lambda g: g.slow_clocks, ()),
+    per_gpu(None, lambda g: g.all_clocks, clocks.ALL_METRICS),
+    per_gpu(clocks.MAX_READER, lambda g: g.max_clocks, clocks.MAX_METRICS),
+    per_gpu(pcie.READER, lambda g: g.pcie_throughput, ()),
+    per_gpu(pcie.SAMPLED_READER, lambda g: g.pcie_sampled, ()),
+    per_gpu(None, lambda g: g.pcie, pcie.METRICS),
+    per_gpu(pcie.LINK_READER, lambda g: g.pcie_link, pcie.LINK_METRICS),
+    per_gpu(nvlink.READER, lambda g: g.nvlink, nvlink.METRICS),
+    per_gpu(nvlink.LINKS_READER, lambda g: g.nvlinks, nvlink.LINKS_METRICS),
+    of_host(lambda h: h.memory, host.memory.METRICS),
+    of_host(lambda h: h.swap, host.swap.METRICS),
+    of_host(lambda h: h.pressure, host.pressure.METRICS),
+    of_host(lambda h: h.cpu, host.cpu.METRICS),
+    of_host(lambda h: h.disk, host.disk.METRICS),
+    of_host(lambda h: h.thermal, host.thermal.METRICS),
+    single(lambda s: s, status.SNAPSHOT_METRICS),
+    single(lambda s: s.process, status.PROCESS_METRICS),
+)
+
+GPU_READERS: tuple[Reader[Any], ...] = tuple(t.reader for t in CATALOGUE if t.reader is not None)
+
+# What can be switched off. Identity stays: every join needs it.
+COLLECTORS: tuple[str, ...] = (
+    *dict.fromkeys(r.collector for r in GPU_READERS if r.collector != identity.READER.collector),
+    *(group.name for group in host.GROUPS),
+)
+
+
+def reference() -> str:
+    """Return the metrics reference as Markdown: the content of docs/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        "Generated from the catalogue by `gpu-node-exporter metrics`; `make docs` writes it.",
+        "",
+        "A reading that a board, driver or kernel does not have gives no series. It is never 0.",
+        "",
+        "| name | type | unit | labels | what it is |",
+        "|---|---|---|---|---|",
+    ]
+    for table in CATALOGUE:
+        for metric in table.metrics:
+            own = metric.labels if isinstance(metric, MetricVec) else ()
+            labels = ", ".join(f"`{label}`" for label in (*table.labels, *own))
+            lines.append(
+                f"| `{metric.name}` | {metric.kind.value} | {unit_of(metric.name)} "
+                f"| {labels} | {metric.help} |"
+            )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,130 @@
+"""The catalogue: names that are a promise, and what every row must hold to."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from exporter.catalogue import CATALOGUE, COLLECTORS, GPU_READERS, Table, reference
+from exporter.metric import Kind, MetricVec, Row, unit_of
+from exporter.snapshot import Gpu
+
+ROOT = Path(__file__).parent.parent
+ROWS = [(table, metric) for table in CATALOGUE for metric in table.metrics]
+
+# Renaming or dropping one of these breaks dashboards and rules of users.
+PROMISED = """
+gpu_info{name,pci_bus_id,architecture,compute_capability,serial,vbios_version}
+gpu_driver_info{driver_version,nvml_version,cuda_version}
+gpu_up gpu_fault{reason} gpu_devices{source}
+gpu_memory_total_bytes gpu_memory_used_bytes gpu_memory_free_bytes gpu_memory_reserved_bytes
+gpu_memory_used_ratio
+gpu_bar1_memory_total_bytes gpu_bar1_memory_used_bytes gpu_bar1_memory_free_bytes
+gpu_utilization_ratio gpu_memory_activity_ratio gpu_engine_utilization_ratio{engine}
+gpu_busy_seconds_total
+gpu_temperature_celsius gpu_memory_temperature_celsius
+gpu_temperature_threshold_celsius{threshold} gpu_fan_speed_ratio{fan}
+gpu_power_watts gpu_power_limit_watts{limit} gpu_energy_joules_total
+gpu_clock_hertz{domain} gpu_clock_max_hertz{domain} gpu_clock_event_active{reason}
+gpu_clock_event_seconds_total{reason} gpu_performance_state
+gpu_pcie_transmit_bytes_per_second gpu_pcie_receive_bytes_per_second
+gpu_pcie_link_generation{kind} gpu_pcie_link_width{kind} gpu_pcie_replays_total
+gpu_nvlink_transmit_bytes_per_second gpu_nvlink_receive_bytes_per_second
+gpu_nvlink_transmit_bytes_total gpu_nvlink_receive_bytes_total
+gpu_nvlink_active{link} gpu_nvlink_errors_total{link,type}
+host_memory_total_bytes host_memory_available_bytes host_memory_used_bytes
+host_memory_free_bytes host_memory_cached_bytes host_memory_used_ratio
+host_swap_total_bytes host_swap_used_bytes host_swap_free_bytes
+host_swap_in_bytes_total host_swap_out_bytes_total
+host_pressure_seconds_total{resource,kind} host_oom_kills_total host_cpu_seconds_total{mode}
+host_load{window} host_disk_read_bytes_total{device} host_disk_written_bytes_total{device}
+host_thermal_zone_celsius{zone,type}
+gpu_exporter_build_info{version,python_version,simulated} gpu_exporter_nvml_up
+gpu_exporter_sample_age_seconds{gpu} gpu_exporter_read_duration_seconds{group}
+gpu_exporter_read_errors_total{group,error} gpu_exporter_polls_total{result}
+gpu_exporter_config_last_reload_successful
+gpu_exporter_config_last_reload_success_timestamp_seconds
+process_cpu_seconds_total process_resident_memory_bytes process_virtual_memory_bytes
+process_start_time_seconds process_open_fds process_max_fds
+""".split()
+
+
+def own_labels(metric: Row[object]) -> tuple[str, ...]:
+    """Return the labels that a metric adds to those of its table."""
+    return metric.labels if isinstance(metric, MetricVec) else ()
+
+
+def test_names_and_labels_are_those_promised() -> None:
+    """The catalogue has exactly the promised metrics, each with the promised labels."""
+    promised = {}
+    for entry in PROMISED:
+        name, _, labels = entry.rstrip("}").partition("{")
+        promised[name] = tuple(labels.split(",")) if labels else ()
+    assert {metric.name: own_labels(metric) for _, metric in ROWS} == promised
+
+
+def test_every_gpu_series_has_gpu_and_uuid_and_nothing_else_has() -> None:
+    """Tables of GPUs are labelled gpu and uuid; gpu_up stands among them."""
+    for table, metric in ROWS:
+        expected = table.labels == ("gpu", "uuid")
+        of_node = metric.name in {"gpu_driver_info", "gpu_devices"}
+        is_gpu = metric.name.startswith("gpu_") and not metric.name.startswith("gpu_exporter_")
+        assert expected == (is_gpu and not of_node), metric.name
+
+
+@pytest.mark.parametrize(("table", "metric"), ROWS, ids=lambda value: getattr(value, "name", ""))
+def test_row_is_well_formed(table: Table, metric: Row[object]) -> None:
+    """Name, suffix, help and labels follow Prometheus's conventions."""
+    assert re.fullmatch(r"[a-z][a-z0-9_]*", metric.name)
+    assert metric.name.endswith("_total") == (
+        metric.kind is Kind.COUNTER
+    ) or metric.name.startswith("process_")
+    assert metric.name.endswith("_info") == (metric.kind is Kind.INFO)
+    assert metric.help.endswith(".")
+    assert "\n" not in metric.help
+    labels = (*table.labels, *own_labels(metric))
+    assert len(labels) == len(set(labels))
+    assert not {"job", "instance", "le", "quantile"} & set(labels)
+
+
+def test_units_are_base_units() -> None:
+    """No name carries a scaled unit, and the unit is read off the name's end."""
+    scaled = re.compile(r"_(percent|milli|micro|kilo|mega|mib|gib|mhz|ms|us|ns|kb|mb|gb)(_|$)")
+    assert not [metric.name for _, metric in ROWS if scaled.search(metric.name)]
+    assert unit_of("gpu_pcie_transmit_bytes_per_second") == "bytes_per_second"
+    assert unit_of("gpu_energy_joules_total") == "joules"
+    assert unit_of("gpu_pcie_link_width") == ""
+
+
+def test_every_reader_fills_an_attribute_of_the_snapshot() -> None:
+    """A reader's group is an attribute of Gpu, and no two readers fill the same."""
+    groups = [reader.group for reader in GPU_READERS]
+    assert len(groups) == len(set(groups))
+    for group in groups:
+        assert group in Gpu.__slots__
+
+
+def test_collectors_that_can_be_switched() -> None:
+    """The names of --collector.NAME, which are a promise as well."""
+    assert COLLECTORS == (
+        "memory",
+        "utilization",
+        "temperature",
+        "power",
+        "clocks",
+        "pcie",
+        "nvlink",
+        "host_memory",
+        "host_swap",
+        "host_pressure",
+        "host_cpu",
+        "host_disk",
+        "host_thermal",
+    )
+
+
+def test_reference_is_current() -> None:
+    """docs/metrics.md is what the catalogue says; `make docs` writes it."""
+    assert (ROOT / "docs/metrics.md").read_text() == reference()
