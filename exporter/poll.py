@@ -1,0 +1,189 @@
+"""Decides what is due, has it read, and publishes the next snapshot. The only writer."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.board import Board, Outcome, Plan
+from exporter.crew import Crew, Job
+from exporter.host import Group
+from exporter.host_poll import HostPoll
+from exporter.ledger import Ledger
+from exporter.sampling import (
+    Driver,
+    DriverAbsentError,
+    DriverGoneError,
+    DriverInfo,
+    FoundGpu,
+)
+from exporter.snapshot import Build, Process, Reload, Snapshot
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 5.0  # between two attempts to find a driver; also the first reading's deadline
+BLOCKING_DEADLINE_SECONDS = 2.0
+SPLIT_SHARE, JOIN_SHARE = 0.2, 0.1  # of the interval: a thread per GPU above, one thread below
+
+Connection = tuple[DriverInfo, tuple[FoundGpu, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where readings come from, and what is known without reading."""
+
+    driver: Driver
+    build: Build
+    process: Callable[[], Process | None]
+    clock: Callable[[], float] = time.monotonic
+
+
+class Poller:
+    """Reads the node at each tick. `latest` is replaced whole, never changed."""
+
+    def __init__(
+        self, sources: Sources, plan: Plan, host_groups: tuple[Group[Any], ...], reload: Reload
+    ) -> None:
+        self.latest: Snapshot | None = None
+        self.reload = reload
+        self._driver = sources.driver
+        self._sources = sources
+        self._plan = plan
+        self._host = HostPoll(host_groups, plan.slow_seconds)
+        self._ledger = Ledger()
+        self._crew = Crew("gpu")
+        self._blocking_crew = Crew("gpu-blocking")
+        self._connect_crew = Crew("gpu-connect")
+        self._connecting: Job[Connection | str] | None = None
+        self._connect_at = -math.inf
+        self._info: DriverInfo | None = None
+        self._problem = "the driver has not answered yet"
+        self._pci_gpus: int | None = None
+        self._counted_at = -math.inf
+        self._boards: tuple[Board, ...] = ()
+        self._ticked_at: float | None = None
+        self._split = False
+
+    def replan(self, plan: Plan, host_groups: tuple[Group[Any], ...]) -> None:
+        """Read other groups, or at another pace, from the next tick on. Not during a tick."""
+        self._plan = plan
+        self._host = HostPoll(host_groups, plan.slow_seconds)
+        self._ledger.seconds.clear()
+        for board in self._boards:
+            board.forget()
+
+    def tick(self) -> Snapshot:
+        """Read what is due and publish it.
+
+        Raises:
+            DriverGoneError: the driver was unloaded or replaced under us.
+        """
+        now = self._sources.clock()
+        self._count_skipped(now)
+        if self._info is None:
+            self._connect(now)
+        if now - self._counted_at >= self._plan.slow_seconds:
+            self._counted_at, self._pci_gpus = now, self._driver.pci_gpus()
+        jobs = [job for b in self._boards if (job := b.next_job(self._driver, self._plan, now))]
+        self._crew.start(jobs, split=self._split)
+        host = self._host.read(now, self._ledger)
+        first = all(board.sampled_at is None for board in self._boards)
+        self._crew.wait(CONNECT_SECONDS if first else self._plan.deadline_seconds)
+        self._decide_split(jobs)
+        outcomes = [(b, b.settle(self._plan, now)) for b in self._boards]
+        self._read_blocking(now)
+        self._note(outcomes)
+        self.latest = Snapshot(
+            taken_at=self._sources.clock(),
+            now=self._sources.clock(),
+            stale_after_seconds=self._plan.max_gap_seconds + 2 * self._plan.deadline_seconds,
+            build=self._sources.build,
+            reload=self.reload,
+            driver=self._info,
+            driver_problem=self._problem,
+            pci_gpus=self._pci_gpus,
+            gpus=tuple(board.gpu() for board in self._boards),
+            host=host,
+            process=self._sources.process(),
+            read_seconds=dict(self._ledger.seconds),
+            read_errors=dict(self._ledger.errors),
+            polls=dict(self._ledger.polls),
+        )
+        for _, outcome in outcomes:
+            if outcome is not None and outcome.driver_gone:
+                raise DriverGoneError(outcome.driver_gone)
+        return self.latest
+
+    def _count_skipped(self, now: float) -> None:
+        """A tick that did not come in time was skipped by the scheduler."""
+        if self._ticked_at is not None:
+            periods = round((now - self._ticked_at) / self._plan.fast_seconds)
+            self._ledger.poll("skipped", max(periods - 1, 0))
+        self._ticked_at = now
+
+    def _connect(self, now: float) -> None:
+        """Look for the driver on a thread of its own: nvmlInit may take seconds, or hang."""
+        if self._connecting is None:
+            if now - self._connect_at < CONNECT_SECONDS:
+                return
+            self._connect_at = now
+            self._connecting = Job(self._try_connect)
+            self._connect_crew.start([self._connecting], split=False)
+        self._connect_crew.wait(self._plan.deadline_seconds)
+        if not self._connecting.done:
+            return
+        answer, self._connecting = self._connecting.result, None
+        if isinstance(answer, tuple):
+            self._info, found = answer
+            self._boards = tuple(Board(g, i / len(found)) for i, g in enumerate(found))
+            self._problem = ""
+            log.info("driver %s: %d GPUs", self._info.driver_version, len(found))
+        elif answer != self._problem:
+            self._problem = str(answer)
+            log.warning("no GPU readings: %s", self._problem)
+
+    def _try_connect(self) -> Connection | str:
+        try:
+            return self._driver.connect()
+        except DriverAbsentError as absent:
+            return str(absent)
+
+    def _decide_split(self, jobs: list[Job[Outcome]]) -> None:
+        """Give each GPU a thread of its own while one thread would take too long over them all."""
+        if any(job.overdue for job in jobs):
+            self._driver.abandon()
+        share = sum(job.seconds for job in jobs if job.done) / self._plan.fast_seconds
+        self._split = share > (JOIN_SHARE if self._split else SPLIT_SHARE)
+
+    def _read_blocking(self, now: float) -> None:
+        self._blocking_crew.wait(BLOCKING_DEADLINE_SECONDS, block=False)
+        for board in self._boards:
+            outcome = board.settle_blocking(self._plan)
+            if outcome is not None:
+                self._ledger.durations(outcome.seconds)
+                self._ledger.readings(_name(board), outcome.readings, outcome.errors)
+        if not self._blocking_crew.is_busy:
+            due = (b.next_blocking_job(self._driver, self._plan, now) for b in self._boards)
+            self._blocking_crew.start([job for job in due if job], split=False)
+
+    def _note(self, outcomes: list[tuple[Board, Outcome | None]]) -> None:
+        seconds: Counter[str] = Counter()
+        complete = True
+        for board, outcome in outcomes:
+            self._ledger.fault(_name(board), board.fault.value if board.fault else None)
+            complete &= board.fault is None
+            if outcome is not None:
+                seconds.update(outcome.seconds)
+                self._ledger.readings(_name(board), outcome.readings, outcome.errors)
+                complete &= not outcome.errors
+        self._ledger.durations(seconds)
+        self._ledger.poll("complete" if complete else "partial")
+
+
+def _name(board: Board) -> str:
+    return f"GPU {board.found.index} ({board.found.uuid or 'no UUID'})"
