@@ -1,0 +1,199 @@
+"""Wiring: every object, every scheduler job, every thread, signals, and the order of shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from apscheduler.executors.debug import DebugExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from prometheus_client import ProcessCollector
+
+from exporter import __version__, host
+from exporter.board import Plan
+from exporter.catalogue import COLLECTORS, GPU_READERS
+from exporter.config import Config, ConfigError, load
+from exporter.gpu.identity import READER as IDENTITY
+from exporter.host import Group
+from exporter.httpd import Server
+from exporter.nvml import NvmlDriver
+from exporter.poll import Poller, Sources
+from exporter.sampling import Driver, DriverGoneError
+from exporter.snapshot import Build, Process, Reload
+from exporter.web import Web
+
+log = logging.getLogger(__name__)
+
+GUARD_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line decides."""
+
+    config_file: Path | None
+    listen_addresses: tuple[str, ...]
+    telemetry_path: str
+    simulate: str | None  # a profile's name
+    collectors: Mapping[str, bool]  # stronger than the config file's
+
+
+class Daemon:
+    """The running exporter."""
+
+    def __init__(self, options: Options) -> None:
+        """Load the config and wire everything up; nothing runs yet.
+
+        Raises:
+            ConfigError: the config file is bad.
+        """
+        self._options = options
+        plan, groups = self._plans(self._load())
+        self._fast_seconds = plan.fast_seconds
+        self._poller = Poller(
+            Sources(
+                driver=_driver(options.simulate),
+                build=Build(__version__, platform.python_version(), options.simulate is not None),
+                process=process_reader(),
+            ),
+            plan,
+            groups,
+            Reload(successful=True, success_timestamp_seconds=time.time()),
+        )
+        self._web = Web(lambda: self._poller.latest, self.reload, options.telemetry_path)
+        self._server = Server(self._web.routes())
+        self._scheduler = BackgroundScheduler(
+            timezone=timezone.utc,
+            # Jobs run one after another in the scheduler's own thread: the poller has one writer.
+            executors={"default": DebugExecutor()},
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = asyncio.Event()
+        self._exit_code = 0
+
+    async def run(self) -> int:
+        """Serve until a signal or the loss of the driver; return the exit code.
+
+        Raises:
+            ListenError: an address cannot be listened on.
+        """
+        self._loop = loop = asyncio.get_running_loop()
+        bound = await self._server.start(self._options.listen_addresses)
+        for name, handler in (
+            (signal.SIGTERM, self._stopped.set),
+            (signal.SIGINT, self._stopped.set),
+            (signal.SIGHUP, self.reload),
+        ):
+            loop.add_signal_handler(name, handler)
+        self._schedule()
+        self._scheduler.start()
+        for address, port in bound:
+            where = f"[{address}]" if ":" in address else address
+            log.info("listening on http://%s:%d%s", where, port, self._options.telemetry_path)
+        guard = loop.call_later(GUARD_SECONDS, self._guard)
+        await self._stopped.wait()
+        log.info("stopping")
+        guard.cancel()
+        await self._server.stop()
+        return self._exit_code
+
+    def reload(self) -> str | None:
+        """Load the config file again; keep the old config if it is bad. Return what is wrong."""
+        try:
+            plan, groups = self._plans(self._load())
+        except ConfigError as bad:
+            self._poller.reload = Reload(
+                successful=False,
+                success_timestamp_seconds=self._poller.reload.success_timestamp_seconds,
+            )
+            for mistake in bad.mistakes:
+                log.error("config not reloaded: %s", mistake)
+            return str(bad)
+        self._poller.reload = Reload(successful=True, success_timestamp_seconds=time.time())
+        self._fast_seconds = plan.fast_seconds
+        self._scheduler.add_job(self._poller.replan, args=(plan, groups))  # once, between two ticks
+        self._schedule()
+        log.info("config reloaded")
+        return None
+
+    def _schedule(self) -> None:
+        self._scheduler.add_job(
+            self._tick,
+            "interval",
+            id="poll",
+            seconds=self._fast_seconds,
+            next_run_time=_now(),
+            coalesce=True,
+            misfire_grace_time=None,
+            replace_existing=True,
+        )
+
+    def _tick(self) -> None:
+        try:
+            self._poller.tick()
+        except DriverGoneError as gone:
+            log.error("the driver is gone (%s); only a new process can load another", gone.error)
+            self._exit_code = 1
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._stopped.set)
+
+    def _guard(self) -> None:
+        """Start the poll anew when it is overdue.
+
+        The scheduler waits by the wall clock: if that is set back, the next tick is far away.
+        """
+        latest = self._poller.latest
+        if latest is not None and latest.at(time.monotonic()).is_stale:
+            self._schedule()
+        if self._loop is not None:
+            self._loop.call_later(GUARD_SECONDS, self._guard)
+
+    def _load(self) -> Config:
+        path = self._options.config_file
+        return Config() if path is None else load(path, COLLECTORS)
+
+    def _plans(self, config: Config) -> tuple[Plan, tuple[Group[Any], ...]]:
+        """Return what is read, by config and command line."""
+        off = {
+            name for name, on in {**config.collectors, **self._options.collectors}.items() if not on
+        }
+        poll = config.poll
+        plan = Plan(
+            readers=tuple(r for r in GPU_READERS if r is IDENTITY or r.collector not in off),
+            fast_seconds=poll.fast_seconds,
+            slow_seconds=poll.slow_seconds,
+            blocking_seconds=poll.pcie_seconds,
+            deadline_seconds=poll.deadline_seconds or poll.fast_seconds / 2,
+        )
+        return plan, tuple(group for group in host.GROUPS if group.name not in off)
+
+
+def _driver(simulate: str | None) -> Driver:
+    if simulate is None:
+        return NvmlDriver()
+    from exporter.simulate import SimulatedDriver  # noqa: PLC0415  real nodes never need it
+
+    return SimulatedDriver(simulate)
+
+
+def process_reader() -> Callable[[], Process | None]:
+    """Return what reads this process's CPU, memory and files, by prometheus_client."""
+    collector = ProcessCollector(registry=None)
+
+    def read() -> Process | None:
+        values = {s.name: s.value for family in collector.collect() for s in family.samples}
+        return Process(values) if values else None
+
+    return read
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

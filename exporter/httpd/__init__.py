@@ -1,0 +1,21 @@
+"""The HTTP server: h11 parses, and every request, connection and buffer has a bound.
+
+`listen` opens sockets, `server` accepts and keeps the deadlines, `connection` speaks HTTP/1.1 with
+one client, `message` holds what passes between them and the handlers.
+"""
+
+from exporter.httpd.listen import Address, ListenError, parse_address
+from exporter.httpd.message import Handler, Limits, Request, Response, Route
+from exporter.httpd.server import Server
+
+__all__ = [
+    "Address",
+    "Handler",
+    "Limits",
+    "ListenError",
+    "Request",
+    "Response",
+    "Route",
+    "Server",
+    "parse_address",
+]

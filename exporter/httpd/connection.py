@@ -1,0 +1,230 @@
+"""One client's connection: requests in, answers out, never longer or larger than allowed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from http import HTTPStatus
+from typing import cast
+
+from exporter.httpd.incoming import Incoming, RequestError
+from exporter.httpd.message import Limits, Request, Response, Route, head, problem
+
+logger = logging.getLogger(__name__)
+
+# The most of an answer that is copied for a client who does not take it. From 128 KiB on, malloc
+# maps and unmaps memory for each copy, which doubles the cost of an answer.
+WRITE_BYTES = 112 * 1024
+LINGER_BYTES = 4 * 1024 * 1024  # the most that is read after a refusal, only so that it is heard
+TLS_RECORD_BYTES = 16 * 1024
+
+
+class Stage(IntEnum):
+    """Where a connection stands. When there are too many, the lowest is closed first."""
+
+    IDLE = 0  # between two requests
+    LINGERING = 1  # has its last answer; what still arrives is thrown away
+    READING = 2  # waits for its first request, or for the rest of one
+    WRITING = 3  # the client has yet to take its answer
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the connections of a server have in common."""
+
+    routes: Mapping[str, Route]
+    limits: Limits
+    read_buffer: memoryview  # holds one read, and is emptied before the next
+    watch: Callable[[float], None]  # asks for time_out() at this loop time
+    forget: Callable[[Connection], None]  # the connection is gone
+
+
+class Connection(asyncio.BufferedProtocol):
+    """HTTP/1.1 with one client."""
+
+    def __init__(self, shared: Shared, sock: socket.socket) -> None:
+        self._shared = shared
+        self._loop = asyncio.get_running_loop()
+        self._sock: socket.socket | None = sock  # until there is a transport
+        self._transport: asyncio.Transport
+        self._peer = ""
+        self._incoming: Incoming | None = None  # None between requests
+        self._rest = memoryview(b"")  # of the answer
+        self._keep_alive = True
+        self._blocked = False
+        self._discarded_bytes = 0
+        self.stage = Stage.READING
+        self.deadline = self._loop.time() + shared.limits.request_seconds
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note the transport, and whom it leads to."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._sock = None
+        # A TLS transport begins with session tickets to send: at 0 it would pause, for ever.
+        plain = self._transport.can_write_eof()
+        self._transport.set_write_buffer_limits(high=0 if plain else TLS_RECORD_BYTES)
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self._peer = str(peer[0]).removeprefix("::ffff:")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything, whatever the reason."""
+        del exc
+        self._incoming = None
+        self._rest = memoryview(b"")
+        self._shared.forget(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the next read goes."""
+        del sizehint
+        return self._shared.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        if self.stage is Stage.LINGERING:
+            self._discarded_bytes += nbytes
+            if self._discarded_bytes > LINGER_BYTES:
+                self.abort()
+            return
+        data = bytes(self._shared.read_buffer[:nbytes])
+        if self._incoming is None:
+            self._begin(data)
+        else:
+            self._incoming.feed(data)
+        if self.stage is Stage.READING:
+            self._advance()
+
+    def pause_writing(self) -> None:
+        """Take no more requests while the client does not take the answers."""
+        self._blocked = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on with the answer, though not from within the transport's own write."""
+        self._blocked = False
+        self._loop.call_soon(self._write_rest)
+
+    def time_out(self) -> None:
+        """Tell a client that is slow to ask that its time is up."""
+        if self.stage is Stage.READING and self._incoming is not None and not self._blocked:
+            seconds = self._shared.limits.request_seconds
+            detail = f"the request was not complete after {seconds:g} s"
+            response = problem(HTTPStatus.REQUEST_TIMEOUT, detail)
+            self._transport.write(head(response, keep_alive=False) + response.body)
+
+    def abort(self) -> None:
+        """Close the connection now."""
+        if self._sock is None:
+            self._transport.abort()
+        else:
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)  # ends the handshake
+
+    def _begin(self, data: bytes) -> None:
+        self.stage = Stage.READING
+        self.deadline = self._loop.time() + self._shared.limits.request_seconds
+        self._incoming = Incoming(self._shared.routes, self._shared.limits)
+        self._incoming.feed(data)
+
+    def _advance(self) -> None:
+        incoming = self._incoming
+        if incoming is None or self._transport.is_closing():
+            return
+        try:
+            target = incoming.advance()
+        except RequestError as error:
+            logger.debug("refused %s: %r", self._peer, error.response.body)
+            self._keep_alive = False
+            self._write(incoming.method, error.response, head(error.response, keep_alive=False))
+            return
+        if target is not None:
+            self._respond(incoming, target)
+            return
+        if interim := incoming.interim():
+            self._transport.write(interim)
+        self._transport.resume_reading()
+        self._shared.watch(self.deadline)
+
+    def _respond(self, incoming: Incoming, target: Route | Response) -> None:
+        self._keep_alive = incoming.keep_alive
+        try:
+            response = self._call(incoming, target) if isinstance(target, Route) else target
+            start = head(response, keep_alive=self._keep_alive)
+        except Exception as error:  # noqa: BLE001  a handler's fault costs only its own answer
+            logger.error("the handler of %s failed: %r", incoming.path, error)
+            detail = "the handler failed, the log says why"
+            response = problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+            start = head(response, keep_alive=self._keep_alive)
+        self._write(incoming.method, response, start)
+
+    def _call(self, incoming: Incoming, route: Route) -> Response:
+        return route.handler(
+            Request(
+                method=incoming.method,
+                path=incoming.path,
+                query=incoming.query,
+                headers=incoming.headers,
+                body=bytes(incoming.body),
+                peer=self._peer,
+            )
+        )
+
+    def _write(self, method: str, response: Response, start: bytes) -> None:
+        self.stage = Stage.WRITING
+        body = memoryview(b"" if method == "HEAD" else response.body)
+        self._rest = body[WRITE_BYTES:]
+        # Head and body in one write: apart, Nagle and delayed acknowledgements cost 40 ms.
+        self._transport.write(b"".join((start, body[:WRITE_BYTES])))
+        self._write_rest()
+
+    def _write_rest(self) -> None:
+        while self._rest and not self._blocked and not self._transport.is_closing():
+            piece, self._rest = self._rest[:WRITE_BYTES], self._rest[WRITE_BYTES:]
+            self._transport.write(piece)
+        if self._transport.is_closing():
+            return
+        if self._blocked:
+            self._shared.watch(self.deadline)
+        elif self.stage is not Stage.WRITING:
+            self._transport.resume_reading()  # it was the interim answer that was blocked
+        elif self._keep_alive:
+            self._next()
+        else:
+            self._linger()
+
+    def _next(self) -> None:
+        """Go on with what has arrived behind the request, or wait for the next one."""
+        leftover = self._incoming.leftover if self._incoming is not None else b""
+        if leftover:
+            self._transport.pause_reading()
+            self._begin(leftover)
+            self._loop.call_soon(self._advance)  # so that the other connections get their turn
+        else:
+            self._incoming = None
+            self.stage = Stage.IDLE
+            self.deadline = self._loop.time() + self._shared.limits.idle_seconds
+            self._shared.watch(self.deadline)
+            self._transport.resume_reading()
+
+    def _linger(self) -> None:
+        """Say that this was all, and wait until the client closes.
+
+        To close with something unread makes the kernel reset the connection, and the client may
+        lose the answer.
+        """
+        self.stage = Stage.LINGERING
+        self._incoming = None
+        self._shared.watch(self.deadline)
+        if self._transport.can_write_eof():
+            try:
+                self._transport.write_eof()
+            except OSError:  # gone already
+                self.abort()
+            self._transport.resume_reading()
+        else:
+            self._transport.close()

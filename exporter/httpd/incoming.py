@@ -1,0 +1,128 @@
+"""From bytes to a request that some route will answer, or to the answer that refuses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import h11
+
+from exporter.httpd.message import Limits, Response, Route, find, problem, split_target
+
+
+class RequestError(Exception):
+    """A request that is answered before it is complete; the connection ends with that."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.body)
+        self.response = response
+
+
+class Incoming:
+    """A request that is being read.
+
+    The parser lives for one request: it is cheap to make, and to send through it as well would
+    double the cost of h11, for a head that has only one form.
+    """
+
+    __slots__ = (
+        "_fed_bytes", "_limits", "_parser", "_routes", "_target",
+        "body", "headers", "method", "path", "query",
+    )  # fmt: skip
+
+    def __init__(self, routes: Mapping[str, Route], limits: Limits) -> None:
+        self._routes = routes
+        self._limits = limits
+        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
+        self._fed_bytes = 0
+        self.method = ""
+        self.path = ""
+        self.query = ""
+        self.headers: dict[str, str] = {}
+        self.body = bytearray()
+        self._target: Route | Response | None = None  # None before the headers' end
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether another request may follow the complete one."""
+        return self._parser.their_state is h11.DONE
+
+    @property
+    def leftover(self) -> bytes:
+        """What has arrived after the complete request."""
+        return self._parser.trailing_data[0]
+
+    def feed(self, data: bytes) -> None:
+        """Add what has arrived."""
+        self._parser.receive_data(data)
+        self._fed_bytes += len(data)
+
+    def advance(self) -> Route | Response | None:
+        """Parse what has arrived and return what answers the request, None if it is incomplete.
+
+        Raises:
+            RequestError: It is refused.
+        """
+        try:
+            while True:
+                event = self._parser.next_event()
+                if type(event) is h11.Request:
+                    self._open(event)
+                elif type(event) is h11.Data:
+                    self._collect(event)
+                else:
+                    return self._target if type(event) is h11.EndOfMessage else None
+        except h11.RemoteProtocolError as error:
+            status = HTTPStatus(error.error_status_hint)
+            if status is HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE and self._target is None:
+                raise self._head_error(target_only=b"\n" not in self.leftover) from None
+            raise RequestError(problem(status, str(error)[:200])) from None
+
+    def interim(self) -> bytes:
+        """Return "100 Continue" if the client waits for it before it sends the body, else b""."""
+        if not self._parser.they_are_waiting_for_100_continue:
+            return b""
+        event = h11.InformationalResponse(status_code=100, reason="Continue", headers=[])
+        return self._parser.send(event)
+
+    def _open(self, event: h11.Request) -> None:
+        limit = self._limits.header_bytes
+        # h11 bounds only a head without an end.
+        if self._fed_bytes > limit and self._fed_bytes - len(self.leftover) > limit:
+            raise self._head_error(target_only=len(event.target) > limit)
+        self.method = event.method.decode()
+        headers = self.headers
+        for raw_name, raw_value in event.headers:
+            name, value = raw_name.decode(), raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if not event.http_version.startswith(b"1."):
+            raise RequestError(problem(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "use HTTP/1.1"))
+        chunked = "transfer-encoding" in headers
+        if chunked and ("content-length" in headers or event.http_version == b"1.0"):
+            detail = "Transfer-Encoding goes with HTTP/1.1 and without Content-Length"
+            raise RequestError(problem(HTTPStatus.BAD_REQUEST, detail))
+        self.path, self.query = split_target(event.target.decode())
+        self._target = target = find(self._routes, self.method, self.path)
+        length = int(headers.get("content-length", "0"))
+        if isinstance(target, Response):
+            if chunked or length:
+                raise RequestError(target)  # nobody wants its body
+        elif length > target.max_body_bytes:
+            raise _body_error(target)
+
+    def _collect(self, event: h11.Data) -> None:
+        self.body += event.data
+        if isinstance(self._target, Route) and len(self.body) > self._target.max_body_bytes:
+            raise _body_error(self._target)
+
+    def _head_error(self, *, target_only: bool) -> RequestError:
+        if target_only:
+            status, what = HTTPStatus.REQUEST_URI_TOO_LONG, "the request line"
+        else:
+            status, what = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request line and headers"
+        return RequestError(problem(status, f"{what} may take {self._limits.header_bytes} bytes"))
+
+
+def _body_error(route: Route) -> RequestError:
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    return RequestError(problem(status, f"{route.path} takes {route.max_body_bytes} bytes of body"))

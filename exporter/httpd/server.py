@@ -1,0 +1,164 @@
+"""Accepting, and what ends a connection from outside: its deadline, or a full house."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from exporter.httpd.connection import Connection, Shared
+from exporter.httpd.listen import listen
+from exporter.httpd.message import Limits, Route
+
+if TYPE_CHECKING:
+    import ssl  # TLS is asyncio's affair; here a context only passes through
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_LIMITS = Limits()
+READ_BYTES = 16 * 1024  # one read: all connections share the buffer
+ACCEPT_BURST = 64  # connections accepted before those that exist get their turn
+ACCEPT_PAUSE_SECONDS = 0.1  # until the next try when there is no file descriptor to be had
+WARNING_SECONDS = 60.0  # between two log lines about that
+OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Server:
+    """An HTTP/1.1 server in the running event loop.
+
+    A new connection always finds room: if all places are taken, the connection that is worth least
+    is closed for it. One timer, for the nearest deadline, serves all of them.
+    """
+
+    def __init__(self, routes: Sequence[Route], limits: Limits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+        self._connections: set[Connection] = set()
+        self._shared = Shared(
+            routes={route.path: route for route in routes},
+            limits=limits,
+            read_buffer=memoryview(bytearray(READ_BYTES)),
+            watch=self._watch,
+            forget=self._connections.discard,
+        )
+        self._listeners: list[socket.socket] = []
+        self._admissions: set[asyncio.Task[None]] = set()
+        self._ssl_context: ssl.SSLContext | None = None
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._accept_timer: asyncio.TimerHandle | None = None
+        self._warned_at = -WARNING_SECONDS
+
+    async def start(
+        self, addresses: Sequence[str], ssl_context: ssl.SSLContext | None = None
+    ) -> list[tuple[str, int]]:
+        """Listen on every address, and return the (host, port) that each has become.
+
+        Raises:
+            ListenError: One line: which address, why, what would be right. None is left open then.
+        """
+        self._ssl_context = ssl_context
+        try:
+            self._listeners.extend(map(listen, addresses))
+        except BaseException:
+            await self.stop()
+            raise
+        self._accept_on_all()
+        return [listener.getsockname()[:2] for listener in self._listeners]
+
+    async def stop(self) -> None:
+        """Close everything now. An answer that its client has not taken by now is cut off."""
+        self._accept_on_none()
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+            self._deadline_timer = None
+        doomed = list(self._connections)
+        for connection in doomed:
+            self._drop(connection)
+        await asyncio.gather(*self._admissions)  # nothing keeps a handshake once it is aborted
+        for connection in doomed:
+            connection.abort()  # if that was a matter of one turn, it has ended well
+        await asyncio.sleep(0)  # the turn in which asyncio closes the sockets
+
+    def _watch(self, deadline: float) -> None:
+        if self._deadline_timer is not None:
+            if self._deadline_timer.when() <= deadline:
+                return
+            self._deadline_timer.cancel()
+        self._deadline_timer = asyncio.get_running_loop().call_at(deadline, self._time_out)
+
+    def _time_out(self) -> None:
+        self._deadline_timer = None
+        now = asyncio.get_running_loop().time()
+        for connection in [c for c in self._connections if c.deadline <= now]:
+            connection.time_out()
+            self._drop(connection)
+        if self._connections:
+            self._watch(min(connection.deadline for connection in self._connections))
+
+    def _drop(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        connection.abort()
+
+    def _drop_least(self) -> None:
+        self._drop(min(self._connections, key=lambda c: (c.stage, c.deadline)))
+
+    def _accept_on_all(self) -> None:
+        self._accept_timer = None
+        for listener in self._listeners:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _accept_on_none(self) -> None:
+        if self._accept_timer is not None:
+            self._accept_timer.cancel()
+            self._accept_timer = None
+        for listener in self._listeners:
+            asyncio.get_running_loop().remove_reader(listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        # loop.create_server would log a traceback when file descriptors run out, and knows of no
+        # idle connection to close for a new one.
+        for _ in range(ACCEPT_BURST):
+            try:
+                sock, _ = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in OUT_OF_DESCRIPTORS:
+                    self._make_room_for_descriptor(error)
+                    return
+                continue  # the client has gone before it was accepted
+            if len(self._connections) >= self._limits.connections:
+                self._drop_least()
+            connection = Connection(self._shared, sock)
+            self._connections.add(connection)
+            self._watch(connection.deadline)
+            admission = asyncio.get_running_loop().create_task(self._admit(connection, sock))
+            self._admissions.add(admission)
+            admission.add_done_callback(self._admissions.discard)
+
+    def _make_room_for_descriptor(self, error: OSError) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._warned_at >= WARNING_SECONDS:
+            self._warned_at = loop.time()
+            logger.warning("no file descriptor for a new connection: %s", error.strerror)
+        if self._connections:
+            self._drop_least()  # its descriptor is free before the next try
+        else:
+            self._accept_on_none()
+            self._accept_timer = loop.call_later(ACCEPT_PAUSE_SECONDS, self._accept_on_all)
+
+    async def _admit(self, connection: Connection, sock: socket.socket) -> None:
+        context = self._ssl_context
+        seconds = None if context is None else self._limits.request_seconds
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection, sock, ssl=context, ssl_handshake_timeout=seconds
+            )
+        except OSError as error:  # TLS errors are OSErrors too
+            logger.debug("handshake failed: %s", error)
+            self._connections.discard(connection)

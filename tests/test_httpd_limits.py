@@ -1,0 +1,490 @@
+"""The bounds of the HTTP server: time, connections, memory, file descriptors; and its addresses."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from http_client import PATIENCE_SECONDS, Client, Running, connect, get, serving
+
+from exporter.httpd import Limits, ListenError, Request, Response, Route, parse_address
+from exporter.httpd.connection import Stage
+
+PAGE = b"gpu_up 1\n" * 1_000_000  # more than the kernel keeps for a client that does not read
+ROUTES = (
+    Route("/metrics", ("GET",), lambda _: Response(200, b"gpu_up 1\n")),
+    Route("/page", ("GET",), lambda _: Response(200, PAGE)),
+    Route("/upload", ("POST",), lambda request: Response(200, request.body), max_body_bytes=1000),
+)
+IMPATIENT = Limits(request_seconds=0.4, idle_seconds=PATIENCE_SECONDS)
+
+
+@pytest.fixture(autouse=True)
+def silent_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Prove that whatever a client does is no reason for a line in the log."""
+    yield
+    assert [r.getMessage() for r in caplog.get_records("call") if r.levelno > logging.INFO] == []
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return when the condition holds, fail if it never does."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def drip(client: Client) -> None:
+    """Send a byte now and then until the server has had enough."""
+    client.sock.settimeout(0.05)
+    end = time.monotonic() + PATIENCE_SECONDS
+    with contextlib.suppress(ConnectionError, EOFError):  # a byte on its way turns 408 into a reset
+        while time.monotonic() < end:
+            client.send(b"a")
+            with contextlib.suppress(TimeoutError):
+                assert client.answer().status == 408
+                return
+        pytest.fail("the server has no end of patience")
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Running]:
+    """Serve with little time for each request."""
+    with serving(ROUTES, IMPATIENT) as running:
+        yield running
+
+
+# Time
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\nA: ",
+        get("/upload", "Content-Length: 900", method="POST"),
+        get("/upload", "Transfer-Encoding: chunked", method="POST") + b"384\r\n",
+    ],
+    ids=["header", "body", "chunk"],
+)
+@pytest.mark.parametrize("earlier_requests", [0, 1])
+def test_slow_request(impatient: Running, start: bytes, earlier_requests: int) -> None:
+    """A request that stalls or drips is answered with 408 and closed, on any connection."""
+    with connect(impatient.port) as stalling, connect(impatient.port) as dripping:
+        for client in (stalling, dripping):
+            for _ in range(earlier_requests):
+                assert client.get().status == 200
+            client.send(start)
+        drip(dripping)
+        answer = stalling.answer()
+        assert (answer.status, answer.headers["connection"]) == (408, "close")
+        assert b"not complete after 0.4 s" in answer.body
+        assert stalling.rest() == b""
+
+
+def test_silent_connection(impatient: Running) -> None:
+    """A connection without any request is closed without a word."""
+    with connect(impatient.port) as client:
+        assert client.rest() == b""
+
+
+def test_client_that_does_not_read(impatient: Running) -> None:
+    """Who does not take the answer in time loses it, and costs the server nothing more."""
+    with connect(impatient.port, receive_bytes=4096) as client:
+        client.send(get("/page"))
+        wait_until(lambda: bool(impatient.server._connections))
+        wait_until(lambda: not impatient.server._connections)
+        assert len(client.rest()) < len(PAGE)
+
+
+def test_client_that_reads_too_slowly(impatient: Running) -> None:
+    """The time of an answer is bounded even if a bit of it is taken all the time."""
+    with connect(impatient.port, receive_bytes=4096) as client:
+        client.send(get("/page"))
+        wait_until(lambda: bool(impatient.server._connections))
+        received = 0
+        while impatient.server._connections:
+            received += len(client.sock.recv(1024))
+            time.sleep(0.001)
+        assert received + len(client.rest()) < len(PAGE)
+
+
+def test_pipelining_without_reading() -> None:
+    """Answers are made one at a time, and only for a client that takes them."""
+    served = []
+
+    def page(request: Request) -> Response:
+        served.append(request.query)
+        return Response(200, PAGE)
+
+    with serving([Route("/page", ("GET",), page)], IMPATIENT) as running:
+        with connect(running.port, receive_bytes=4096) as client:
+            client.send(get("/page") * 100)
+            wait_until(lambda: bool(served))
+            wait_until(lambda: not running.server._connections)
+        assert len(served) == 1
+
+
+def test_slow_but_honest_reader(impatient: Running) -> None:
+    """An answer that does not fit into the socket buffers arrives whole."""
+    with connect(impatient.port, receive_bytes=65536) as client:
+        for _ in range(2):
+            assert client.get("/page").body == PAGE
+
+
+def test_patience_between_requests(impatient: Running) -> None:
+    """Between two requests a connection may rest for longer than a request may take."""
+    with connect(impatient.port) as client:
+        assert client.get().status == 200
+        time.sleep(3 * IMPATIENT.request_seconds)
+        assert client.get().status == 200
+
+
+def test_idle_connection() -> None:
+    """A connection that asks for nothing more is closed in the end."""
+    with serving(ROUTES, Limits(request_seconds=60, idle_seconds=0.2)) as running, connect(running.port) as client:
+        assert client.get().status == 200
+        assert client.rest() == b""
+
+
+def test_refused_client_that_stays() -> None:
+    """Who does not leave after the last answer is closed in time."""
+    with serving(ROUTES, IMPATIENT) as running, connect(running.port) as client:
+        client.send(b"\r\n\r\n")
+        assert client.answer().status == 400
+        assert client.rest() == b""
+        wait_until(lambda: not running.server._connections)
+        with pytest.raises(ConnectionError):
+            client.send_for_ever()
+
+
+def test_idle_server() -> None:
+    """A server without connections has no timer."""
+    with serving(ROUTES, Limits(request_seconds=0.1)) as running:
+        with connect(running.port) as client:
+            assert client.get().status == 200
+            assert running.server._deadline_timer is not None
+        wait_until(lambda: running.server._deadline_timer is None)
+
+
+# Connections
+
+
+def test_full_house() -> None:
+    """Many idle, silent and dripping clients do not keep a scrape out."""
+    with serving(ROUTES, Limits(connections=10)) as running, contextlib.ExitStack() as stack:
+        hostile = [stack.enter_context(connect(running.port)) for _ in range(30)]
+        for client in hostile[::2]:
+            with contextlib.suppress(ConnectionError):
+                client.send(b"GET /metrics HTTP/1.1\r\n")
+        for _ in range(5):
+            with connect(running.port) as scraper:
+                assert scraper.get().status == 200
+        assert len(running.server._connections) <= 10
+        assert all(client.rest() == b"" for client in hostile[:20])
+
+
+def test_order_of_eviction() -> None:
+    """The oldest idle connection goes first; without one, the oldest incomplete request."""
+    rest_of_request = get().removeprefix(b"GET /met")
+    with serving(ROUTES, Limits(connections=3)) as running, contextlib.ExitStack() as stack:
+        silent = stack.enter_context(connect(running.port))
+        started = stack.enter_context(connect(running.port))
+        started.send(b"GET /met")
+        idle = stack.enter_context(connect(running.port))
+        assert idle.get().status == 200
+        fourth = stack.enter_context(connect(running.port))
+        assert fourth.get().status == 200
+        assert idle.rest() == b""
+        fourth.send(b"GET /met")
+        wait_until(lambda: all(c.stage is Stage.READING for c in running.server._connections))
+        fifth = stack.enter_context(connect(running.port))
+        assert fifth.get().status == 200
+        assert silent.rest() == b""
+        for client in (started, fourth):
+            client.send(rest_of_request)
+            assert client.answer().status == 200
+
+
+STARVING = """
+    import asyncio, logging, resource, sys, time
+    from exporter.httpd import Response, Route, Server
+
+    async def main():
+        logging.basicConfig(level=logging.INFO)
+        server = Server([Route("/metrics", ("GET",), lambda _: Response(200, b"1"))])
+        [(_, port)] = await server.start(["127.0.0.1:0"])
+        hoard = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+        print(port, flush=True)
+        loop = asyncio.get_running_loop()
+        while command := (await loop.run_in_executor(None, sys.stdin.readline)).strip():
+            if command == "hoard":
+                try:
+                    while True:
+                        hoard.append(open("/dev/null"))
+                except OSError:
+                    pass
+            else:
+                for file in hoard:
+                    file.close()
+            print(time.process_time(), flush=True)
+        await server.stop()
+
+    asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def starving() -> Iterator[subprocess.Popen[str]]:
+    """Run a server in a process that may have 40 files open."""
+    command = [sys.executable, "-c", textwrap.dedent(STARVING)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ask(process: subprocess.Popen[str], command: str) -> str:
+    """Write a line to the process, and read one."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(command)
+    process.stdin.flush()
+    return process.stdout.readline()
+
+
+def test_no_file_descriptor_left(starving: subprocess.Popen[str]) -> None:
+    """Connections are closed for new ones when descriptors run out before places do."""
+    port = int(ask(starving, ""))
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(connect(port))
+        for _ in range(3):
+            assert stack.enter_context(connect(port)).get().status == 200
+    _, log = starving.communicate("\n", PATIENCE_SECONDS)
+    assert log.count("no file descriptor") == 1
+    assert len(log.splitlines()) == 1
+
+
+def test_no_file_descriptor_at_all(starving: subprocess.Popen[str]) -> None:
+    """With nothing left to close, the server waits without burning the processor, and recovers."""
+    port = int(ask(starving, ""))
+    before = float(ask(starving, "hoard\n"))
+    with connect(port) as client:
+        client.send(get())
+        time.sleep(1.0)
+        spent = float(ask(starving, "free\n")) - before
+        assert client.answer().status == 200
+    _, log = starving.communicate("\n", PATIENCE_SECONDS)
+    assert spent < 0.5
+    assert len(log.splitlines()) == 1
+
+
+def test_no_delay(impatient: Running) -> None:
+    """No connection waits for acknowledgements: that would cost a keep-alive scrape 40 ms."""
+    with connect(impatient.port) as client:
+        assert client.get().status == 200
+        for connection in list(impatient.server._connections):
+            sock = connection._transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
+def test_stop_with_slow_clients() -> None:
+    """Stopping waits for nobody: every connection ends and the port is free."""
+    with serving(ROUTES) as running, contextlib.ExitStack() as stack:
+        reading, idle, silent, started = (
+            stack.enter_context(connect(running.port, receive_bytes=4096)) for _ in range(4)
+        )
+        reading.send(get("/page"))
+        assert idle.get().status == 200
+        started.send(b"GET /met")
+        running.stop()
+        assert len(reading.rest()) < len(PAGE)
+        assert [client.rest() for client in (idle, silent, started)] == [b"", b"", b""]
+        with pytest.raises(ConnectionRefusedError), connect(running.port):
+            pass
+        with serving(ROUTES, addresses=[f"127.0.0.1:{running.port}"]):
+            pass
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        (":9836", "", 9836),
+        ("127.0.0.1:0", "127.0.0.1", 0),
+        ("[::1]:65535", "::1", 65535),
+        ("[fe80::1%eth0]:80", "fe80::1%eth0", 80),
+        ("localhost:9836", "localhost", 9836),
+    ],
+)
+def test_address(text: str, host: str, port: int) -> None:
+    """All usual ways to write an address are understood, and written the same way again."""
+    address = parse_address(text)
+    assert (address.host, address.port, str(address)) == (host, port, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "9836", ":", "localhost", "localhost:", "::1:9836", "[::1]", "[host]:1", "[]:1",
+     ":65536", ":-1", ":http", "http://host:1", "a b:1", "host:1/metrics", "host:1\n"],
+)  # fmt: skip
+def test_bad_address(text: str) -> None:
+    """What is no address is named, with what would be right."""
+    with pytest.raises(ListenError) as error:
+        parse_address(text)
+    assert str(error.value) == (
+        f"listen address {text!r} is not HOST:PORT; "
+        "right would be ':9836', '127.0.0.1:9836', '[::1]:9836' or 'localhost:9836'"
+    )
+
+
+def test_all_addresses() -> None:
+    """An address without a host takes IPv4 and IPv6 clients, and tells them apart."""
+    whoami = Route("/", ("GET",), lambda request: Response(200, request.peer.encode()))
+    with serving([whoami], addresses=[":0"]) as running:
+        for host in ("127.0.0.1", "::1"):
+            with connect(running.port, host) as client:
+                assert client.get("/").body == host.encode()
+
+
+def test_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where IPv6 is switched off, an address without a host means IPv4."""
+    real = socket.socket
+
+    def socket_without_ipv6(
+        family: int = socket.AF_INET, *rest: int, **named: int
+    ) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return real(family, *rest, **named)
+
+    monkeypatch.setattr("exporter.httpd.listen.socket.socket", socket_without_ipv6)
+    with serving(ROUTES, addresses=[":0"]) as running:
+        assert running.bound[0][0] == "0.0.0.0"
+        with connect(running.port) as client:
+            assert client.get().status == 200
+
+
+def test_several_addresses() -> None:
+    """Every address given is served."""
+    with serving(ROUTES, addresses=["127.0.0.1:0", "[::1]:0", "localhost:0"]) as running:
+        assert [host for host, _ in running.bound] == ["127.0.0.1", "::1", "127.0.0.1"]
+        for host, port in running.bound:
+            with connect(port, host) as client:
+                assert client.get().status == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("192.0.2.1:0", "Cannot assign requested address; this host has no such address"),
+        ("no.such.host.invalid:0", "; right would be ':9836', '127.0.0.1:9836'"),
+        ("9836", "listen address '9836' is not HOST:PORT"),
+    ],
+)
+def test_address_that_cannot_be_had(text: str, message: str) -> None:
+    """The error names the address and the way out, and no other address stays open."""
+    with socket.create_server(("127.0.0.1", 0)) as finder:
+        free = f"127.0.0.1:{finder.getsockname()[1]}"
+    with pytest.raises(ListenError) as error, serving(ROUTES, addresses=[free, text]):
+        pass
+    assert repr(text) in str(error.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    with serving(ROUTES, addresses=[free]):
+        pass
+
+
+def test_address_in_use(impatient: Running) -> None:
+    """An address that another program has is an error, not a share."""
+    text = f":{impatient.port}"
+    with pytest.raises(ListenError) as error, serving(ROUTES, addresses=[text]):
+        pass
+    assert str(error.value) == (
+        f"cannot listen on {text!r}: Address already in use; "
+        "stop the program that listens there, or choose another port"
+    )
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a certificate for localhost, with its key."""
+    directory = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+         "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=directory, check=True, capture_output=True,
+    )  # fmt: skip
+    return directory
+
+
+@pytest.fixture
+def tls_server(certificate: Path) -> Iterator[Running]:
+    """Serve with TLS, with half a second for each request and four connections."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    limits = Limits(connections=4, request_seconds=0.4, idle_seconds=PATIENCE_SECONDS)
+    with serving(ROUTES, limits, ssl_context=context) as running:
+        yield running
+
+
+def test_tls(tls_server: Running, certificate: Path) -> None:
+    """TLS clients get the same: keep-alive, large answers, refusals and the end of patience."""
+    context = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
+    with connect(tls_server.port, tls=context) as client:
+        assert client.get().body == b"gpu_up 1\n"
+        assert client.get("/page").body == PAGE
+        client.send(get() * 20)
+        assert [client.answer().status for _ in range(20)] == [200] * 20
+        client.send(get("/upload", "Content-Length: 1001", method="POST"))
+        assert client.answer().status == 413
+    with connect(tls_server.port, tls=context) as client:
+        client.send(b"GET /met")
+        assert client.answer().status == 408
+        assert client.rest() == b""
+
+
+def test_tls_handshake_that_never_ends(tls_server: Running) -> None:
+    """Who does not get through the handshake has a place like any other, and no longer."""
+    with contextlib.ExitStack() as stack:
+        hostile = [stack.enter_context(connect(tls_server.port)) for _ in range(12)]
+        hostile[0].send(b"\x16\x03\x01")
+        wait_until(lambda: len(tls_server.server._connections) == 4)
+        assert all(client.rest() == b"" for client in hostile)
+        wait_until(lambda: not tls_server.server._connections)
+
+
+def test_tls_nonsense(tls_server: Running) -> None:
+    """Plain HTTP on a TLS port is refused without a word in the log."""
+    with connect(tls_server.port) as client:
+        client.send(get())
+        client.rest()
+    wait_until(lambda: not tls_server.server._connections)
+
+
+def test_tls_client_that_does_not_read(tls_server: Running, certificate: Path) -> None:
+    """Under TLS too, who does not take the answer in time loses it."""
+    context = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
+    with connect(tls_server.port, receive_bytes=4096, tls=context) as client:
+        client.send(get("/page"))
+        wait_until(lambda: not tls_server.server._connections)
