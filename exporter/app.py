@@ -119,7 +119,8 @@ class Daemon:
             return str(bad)
         self._poller.reload = Reload(successful=True, success_timestamp_seconds=time.time())
         self._fast_seconds = plan.fast_seconds
-        self._scheduler.add_job(self._poller.replan, args=(plan, groups))  # once, between two ticks
+        # Once, between two ticks.
+        self._scheduler.add_job(self._poller.replan, args=(plan, groups), misfire_grace_time=None)
         self._schedule()
         log.info("config reloaded")
         return None

@@ -5,8 +5,10 @@ Each batch keeps its buffer and decodes it in one sweep: an eighth of the time o
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
+import weakref
 from collections.abc import Callable, Sequence
 from ctypes import addressof, c_char
 
@@ -113,6 +115,7 @@ class GpmBatch:
         self._layout = struct.Struct("=" + _GPM_METRIC * len(metrics))
         self._last = pynvml.nvmlGpmSampleAlloc()
         self._next = pynvml.nvmlGpmSampleAlloc()
+        weakref.finalize(self, _free, self._last, self._next).atexit = False
         self._last_at: float | None = None
 
     def read(self, max_gap_seconds: float) -> dict[int, float]:
@@ -140,7 +143,9 @@ class GpmBatch:
             if words[at + 1] == 0 and math.isfinite(words[at + 2])
         }
 
-    def free(self) -> None:
-        """Give the two samples back to the driver."""
-        pynvml.nvmlGpmSampleFree(self._last)
-        pynvml.nvmlGpmSampleFree(self._next)
+
+def _free(*samples: object) -> None:
+    """Give samples back to the driver; one that has gone meanwhile has them no more."""
+    for sample in samples:
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlGpmSampleFree(sample)

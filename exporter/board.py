@@ -199,7 +199,7 @@ def take(
                 outcome.sampled_at = device.now()
                 outcome.fault = _silence(device, answers, outcome)
     except DriverGoneError as gone:
-        outcome.driver_gone = gone.error
+        outcome.driver_gone, outcome.fault = gone.error, Fault.ERROR
     except DeviceGoneError as gone:
         outcome.fault = gone.fault
     except ReadFailedError as failed:  # while opening

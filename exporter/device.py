@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pynvml
 
@@ -28,6 +28,10 @@ from exporter.sampling import FieldRequest, Reader, ReadFailedError, Tier
 REPROBE_SECONDS = 600.0  # a reading that the board refused is asked for again after this long
 SERIAL_WAIT_SECONDS = 0.05
 SENTINELS = (U32, U64)
+
+T = TypeVar("T")
+
+_Value = float | ReadFailedError | None
 
 _CALLS: dict[str, Callable[..., Any]] = vars(pynvml)
 
@@ -81,8 +85,9 @@ class NvmlDevice:
         self._gpm_ids = sorted({metric for reader in readers for metric in reader.gpm})
         self._gpm_batch: GpmBatch | None = None
         self._tier = Tier.STATIC
-        self._fields: dict[tuple[Field, int], float | ReadFailedError | None] | None = None
-        self._gpm: dict[int, float] | None = None
+        # The batches of this tick: read at the first question, or how that failed.
+        self._fields: dict[tuple[Field, int], _Value] | ReadFailedError | None = None
+        self._gpm: dict[int, float] | ReadFailedError | None = None
 
     def now(self) -> float:
         """Return the monotonic clock, in seconds."""
@@ -112,7 +117,9 @@ class NvmlDevice:
     def field(self, field: Field, scope: int = 0) -> float | None:
         """Return a field value from this tick's batch, or None: see sampling.Device."""
         if self._fields is None:
-            self._fields = self._read_fields()
+            self._fields = _or_failure(self._read_fields)
+        if isinstance(self._fields, ReadFailedError):
+            raise self._fields
         value = self._fields.get((field, scope))
         if isinstance(value, ReadFailedError):
             raise value
@@ -121,7 +128,9 @@ class NvmlDevice:
     def gpm(self, metric: int) -> float | None:
         """Return a profiling counter over the last tick, or None: see sampling.Device."""
         if self._gpm is None:
-            self._gpm = self._read_gpm()
+            self._gpm = _or_failure(self._read_gpm)
+        if isinstance(self._gpm, ReadFailedError):
+            raise self._gpm
         return self._gpm.get(metric)
 
     def _is_refused(self, question: object) -> bool:
@@ -144,7 +153,7 @@ class NvmlDevice:
             raise_for(code)
         self._refuse(question, code)
 
-    def _read_fields(self) -> dict[tuple[Field, int], float | ReadFailedError | None]:
+    def _read_fields(self) -> dict[tuple[Field, int], _Value]:
         batch = self._batch()
         if not batch.requests or self._is_refused(FieldBatch):
             return {}
@@ -154,7 +163,7 @@ class NvmlDevice:
         except pynvml.NVMLError as error:
             self._refuse_or_raise(FieldBatch, error.value)
             return {}
-        values: dict[tuple[Field, int], float | ReadFailedError | None] = {}
+        values: dict[tuple[Field, int], _Value] = {}
         for request, (code, value) in zip(batch.requests, answers, strict=True):
             if code in REFUSED or code == NO_PERMISSION:
                 self._refuse(request, code)
@@ -172,13 +181,19 @@ class NvmlDevice:
         batch = self._batches.get(self._tier)
         if batch is None or self.now() >= batch.until:
             asked = self._requests[self._tier]
-            wanted = [request for request in asked if not self._is_refused(request)]
+            wanted = [request for request in asked if self._is_wanted(request)]
             batch = self._batches[self._tier] = _Batch(
                 wanted,
                 FieldBatch(self._handle, [(asked[r], r.scope) for r in wanted]),
                 min((self._refused[r] for r in asked if r in self._refused), default=math.inf),
             )
         return batch
+
+    def _is_wanted(self, request: FieldRequest) -> bool:
+        substitute_for = request.instead_of
+        if substitute_for is not None and not self._is_refused(substitute_for):
+            return False
+        return not self._is_refused(request)
 
     def _read_gpm(self) -> dict[int, float]:
         if not self._gpm_ids or self._is_refused(GpmBatch):
@@ -215,3 +230,10 @@ def _requests(
         for request in reader.fields
     }
     return {request: number for request, number in numbered.items() if number is not None}
+
+
+def _or_failure(read: Callable[[], T]) -> T | ReadFailedError:
+    try:
+        return read()
+    except ReadFailedError as failed:
+        return failed

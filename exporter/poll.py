@@ -54,6 +54,7 @@ class Poller:
         self._driver = sources.driver
         self._sources = sources
         self._plan = plan
+        self._host_groups = host_groups
         self._host = HostPoll(host_groups, plan.slow_seconds)
         self._ledger = Ledger()
         self._crew = Crew("gpu")
@@ -71,7 +72,9 @@ class Poller:
 
     def replan(self, plan: Plan, host_groups: tuple[Group[Any], ...]) -> None:
         """Read other groups, or at another pace, from the next tick on. Not during a tick."""
-        self._plan = plan
+        if (plan, host_groups) == (self._plan, self._host_groups):
+            return
+        self._plan, self._host_groups = plan, host_groups
         self._host = HostPoll(host_groups, plan.slow_seconds)
         self._ledger.seconds.clear()
         for board in self._boards:

@@ -63,11 +63,13 @@ class DriverAbsentError(Exception):
 class FieldRequest:
     """A field value to be read in the batch of a tier.
 
-    `scope` is the link of a per-link field, or fields.ALL_LINKS for their sum.
+    `scope` is the link of a per-link field, or fields.ALL_LINKS for their sum. With `instead_of`
+    it is read only on boards that have refused that one.
     """
 
     field: Field
     scope: int = 0
+    instead_of: FieldRequest | None = None
 
 
 class Device(Protocol):

@@ -219,6 +219,8 @@ def test_driver_gone_under_us_is_told_after_the_page_is_bare() -> None:
     node.driver.answers[0][POWER] = DriverGoneError("uninitialized")
     with pytest.raises(DriverGoneError):
         node.tick()
+    assert node.poller.latest is not None
+    assert is_bare(node.poller.latest.gpus[0])
 
 
 def test_late_ticks_are_counted_as_skipped() -> None:

@@ -13,6 +13,9 @@ LINKS = 18  # per GPU, up to NVLink 5; those that a board lacks are asked for on
 KIB = 1 << 10
 ACTIVE = 1  # field 165: 0 inactive, 1 active, 2 sleep, 3 active without traffic
 
+TRANSMIT = FieldRequest(Field.NVLINK_DATA_TRANSMIT, ALL_LINKS)
+RECEIVE = FieldRequest(Field.NVLINK_DATA_RECEIVE, ALL_LINKS)
+
 # The first three up to Hopper, the others from Blackwell on.
 ERRORS = {
     "replay": Field.NVLINK_REPLAY_ERRORS,
@@ -44,10 +47,13 @@ class NvLink:
 
 
 def read(device: Device, previous: NvLink | None) -> NvLink:
-    """Read fields 138 and 139 (KiB), summed over the links by the driver."""
+    """Read fields 138 and 139 (KiB), summed over the links by the driver.
+
+    A board of NVLink 5 that refuses them has fields 202 and 204 (bytes) of each link.
+    """
     now = device.now()
-    transmit = _bytes(device.field(Field.NVLINK_DATA_TRANSMIT, ALL_LINKS))
-    receive = _bytes(device.field(Field.NVLINK_DATA_RECEIVE, ALL_LINKS))
+    transmit = _total_bytes(device, TRANSMIT, Field.NVLINK5_TRANSMIT_BYTES)
+    receive = _total_bytes(device, RECEIVE, Field.NVLINK5_RECEIVE_BYTES)
     elapsed = now - previous.read_at if previous else 0.0
     if previous is None or not 0 < elapsed <= device.max_gap_seconds:
         return NvLink(now, transmit, receive)
@@ -86,8 +92,13 @@ def read_links(device: Device, _previous: NvLinks | None) -> NvLinks:
     return NvLinks(active, errors)
 
 
-def _bytes(kib: float | None) -> float | None:
-    return None if kib is None else kib * KIB
+def _total_bytes(device: Device, total: FieldRequest, of_link: Field) -> float | None:
+    kib = device.field(total.field, total.scope)
+    if kib is not None:
+        return kib * KIB
+    counts = [device.field(of_link, link) for link in range(LINKS)]
+    there = [count for count in counts if count is not None]
+    return sum(there) if there else None
 
 
 def _rate(before: float | None, after: float | None, elapsed: float) -> float | None:
@@ -102,8 +113,10 @@ READER = Reader(
     Tier.FAST,
     read,
     (
-        FieldRequest(Field.NVLINK_DATA_TRANSMIT, ALL_LINKS),
-        FieldRequest(Field.NVLINK_DATA_RECEIVE, ALL_LINKS),
+        TRANSMIT,
+        RECEIVE,
+        *(FieldRequest(Field.NVLINK5_TRANSMIT_BYTES, link, TRANSMIT) for link in range(LINKS)),
+        *(FieldRequest(Field.NVLINK5_RECEIVE_BYTES, link, RECEIVE) for link in range(LINKS)),
     ),
 )
 LINKS_READER = Reader(

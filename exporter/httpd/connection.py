@@ -96,7 +96,7 @@ class Connection(asyncio.BufferedProtocol):
             self._begin(data)
         else:
             self._incoming.feed(data)
-        if self.stage is Stage.READING:
+        if self.stage is Stage.READING:  # TLS in Python 3.10 may deliver more after a pause
             self._advance()
 
     def pause_writing(self) -> None:

@@ -1,0 +1,174 @@
+"""What the simulated driver answers to NVML's calls, in its units.
+
+Shapes are pynvml's: a structure is an object with the attributes that NVML names. None stands for
+NVML_ERROR_NOT_SUPPORTED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+from exporter.simulate.look import (
+    PCIE_TRANSMIT_SHARE,
+    Look,
+    default_milliwatts,
+    link_state,
+    max_milliwatts,
+    min_milliwatts,
+    pcie_rate,
+    pcie_replays,
+)
+from exporter.simulate.profiles import Memory
+
+KIB, MIB = 1 << 10, 1 << 20
+PAGE_BYTES = 2 * MIB  # memory is handed out in large pages
+SMALL_BAR1_USED_BYTES = 5 * MIB
+CLOCK_STEP_MHZ = 15
+ENGINE_PERIOD_MICROSECONDS = 167_000
+FAN_START_CELSIUS, FAN_PERCENT_PER_KELVIN = 40.0, 2.2
+
+
+def _serial(look: Look) -> str | None:
+    return f"165{int(look.uuid[4:12], 16):010d}" if look.board.has_serial else None
+
+
+def _used_bytes(memory: Memory, look: Look) -> int:
+    return int(look.moment.memory_share * memory.total_mib * MIB) // PAGE_BYTES * PAGE_BYTES
+
+
+def _memory(look: Look, version: int = 1) -> SimpleNamespace | None:
+    """Answer as nvmlMemory_v2 does; the first version counts what is reserved as used."""
+    memory = look.board.memory
+    if memory is None:
+        return None
+    total, reserved = memory.total_mib * MIB, memory.reserved_mib * MIB
+    used = _used_bytes(memory, look)
+    free = total - reserved - used
+    if version == 1:
+        return SimpleNamespace(total=total, used=used + reserved, free=free)
+    return SimpleNamespace(total=total, used=used, free=free, reserved=reserved)
+
+
+def _bar1(look: Look) -> SimpleNamespace | None:
+    memory = look.board.memory
+    if memory is None:
+        return None
+    total = memory.bar1_mib * MIB
+    used = _used_bytes(memory, look) if memory.bar1_static else SMALL_BAR1_USED_BYTES
+    return SimpleNamespace(bar1Total=total, bar1Used=used, bar1Free=total - used)
+
+
+def _utilization(look: Look) -> SimpleNamespace:
+    load = look.moment.load_ratio
+    # A GPU whose memory is the host's has no memory controller of its own to tell about.
+    memory = 0.0 if look.board.memory is None else 0.62 * load
+    return SimpleNamespace(gpu=round(100 * load), memory=round(100 * memory))
+
+
+def _engine(_look: Look) -> list[int]:
+    """Answer that an engine for pictures idles: text is what this node works on."""
+    return [0, ENGINE_PERIOD_MICROSECONDS]
+
+
+def _core_celsius(look: Look, _sensor: int) -> int:
+    return round(look.moment.core_celsius)
+
+
+def _threshold(look: Look, kind: int) -> int | None:
+    cooling = look.board.cooling
+    return (
+        cooling.shutdown_celsius,
+        cooling.slowdown_celsius,
+        cooling.memory_max_celsius,
+        cooling.gpu_max_celsius,
+    )[kind]
+
+
+def _fan_percent(look: Look, _fan: int) -> int:
+    """Answer as a fan does that stands still while the GPU is cool."""
+    above = look.moment.core_celsius - FAN_START_CELSIUS
+    return min(100, round(FAN_PERCENT_PER_KELVIN * above)) if above > 0 else 0
+
+
+def _clock(look: Look, domain: int) -> int | None:
+    clocks = look.board.clocks
+    steps = look.moment.clock_ratio * clocks.sm_load_mhz // CLOCK_STEP_MHZ
+    sm = int(steps) * CLOCK_STEP_MHZ
+    video = round(sm * clocks.video_max_mhz / clocks.sm_max_mhz / CLOCK_STEP_MHZ) * CLOCK_STEP_MHZ
+    return (sm, sm, clocks.memory_load_mhz, video)[domain]
+
+
+def _max_clock(look: Look, domain: int) -> int | None:
+    clocks = look.board.clocks
+    sm = clocks.sm_max_mhz
+    return (sm, sm, clocks.memory_max_mhz, clocks.video_max_mhz)[domain]
+
+
+def _power_milliwatts(look: Look) -> int:
+    return round(1000 * look.moment.power_watts)
+
+
+def _pcie_kib_per_second(look: Look, counter: int) -> int:
+    share = look.moment.pcie_share * (PCIE_TRANSMIT_SHARE, 1.0)[counter]
+    return round(pcie_rate(look, share) / KIB)
+
+
+def _generation(look: Look) -> int:
+    return look.board.pcie_generation
+
+
+def _lanes(look: Look) -> int:
+    return look.board.pcie_lanes
+
+
+def _reasons(look: Look) -> int:
+    return look.moment.reasons
+
+
+CALLS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {
+        "nvmlDeviceGetName": lambda look: look.board.name,
+        "nvmlDeviceGetSerial": _serial,
+        "nvmlDeviceGetVbiosVersion": lambda look: look.board.vbios_version,
+        "nvmlDeviceGetArchitecture": lambda look: look.board.architecture,
+        "nvmlDeviceGetCudaComputeCapability": lambda look: look.board.compute_capability,
+        "nvmlDeviceGetPciInfo": lambda look: SimpleNamespace(busId=look.bus_id),
+        "nvmlDeviceGetMemoryInfo": _memory,
+        "nvmlDeviceGetBAR1MemoryInfo": _bar1,
+        "nvmlDeviceGetUtilizationRates": _utilization,
+        "nvmlDeviceGetEncoderUtilization": _engine,
+        "nvmlDeviceGetDecoderUtilization": _engine,
+        "nvmlDeviceGetJpgUtilization": _engine,
+        "nvmlDeviceGetOfaUtilization": _engine,
+        "nvmlDeviceGetTemperatureV": _core_celsius,
+        "nvmlDeviceGetTemperature": _core_celsius,
+        "nvmlDeviceGetTemperatureThreshold": _threshold,
+        "nvmlDeviceGetNumFans": lambda look: look.board.cooling.fans,
+        "nvmlDeviceGetFanSpeed_v2": _fan_percent,
+        "nvmlDeviceGetPowerUsage": _power_milliwatts,
+        "nvmlDeviceGetEnforcedPowerLimit": default_milliwatts,
+        "nvmlDeviceGetPowerManagementLimit": default_milliwatts,
+        "nvmlDeviceGetPowerManagementDefaultLimit": default_milliwatts,
+        "nvmlDeviceGetPowerManagementLimitConstraints": lambda look: [
+            min_milliwatts(look),
+            max_milliwatts(look),
+        ],
+        "nvmlDeviceGetClockInfo": _clock,
+        "nvmlDeviceGetMaxClockInfo": _max_clock,
+        "nvmlDeviceGetCurrentClocksEventReasons": _reasons,
+        "nvmlDeviceGetCurrentClocksThrottleReasons": _reasons,
+        "nvmlDeviceGetPerformanceState": lambda look: look.board.performance_state,
+        "nvmlGpmQueryDeviceSupport": lambda look: SimpleNamespace(
+            isSupportedDevice=int(look.board.has_gpm)
+        ),
+        "nvmlDeviceGetPcieThroughput": _pcie_kib_per_second,
+        "nvmlDeviceGetPcieReplayCounter": pcie_replays,
+        "nvmlDeviceGetCurrPcieLinkGeneration": _generation,
+        "nvmlDeviceGetMaxPcieLinkGeneration": _generation,
+        "nvmlDeviceGetCurrPcieLinkWidth": _lanes,
+        "nvmlDeviceGetMaxPcieLinkWidth": _lanes,
+        "nvmlDeviceGetNvLinkState": link_state,
+    }
+)

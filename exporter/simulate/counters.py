@@ -1,0 +1,130 @@
+"""What the simulated driver answers to field values and profiling counters, in NVML's units.
+
+None stands for NVML_ERROR_NOT_SUPPORTED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from exporter.fields import ALL_LINKS, Field
+from exporter.simulate.look import (
+    PCIE_TRANSMIT_SHARE,
+    Look,
+    default_milliwatts,
+    link_state,
+    max_milliwatts,
+    min_milliwatts,
+    pcie_rate,
+    pcie_replays,
+)
+from exporter.simulate.scenario import AMBIENT_CELSIUS
+
+KIB, MIB = 1 << 10, 1 << 20
+NVLINK_5 = 5
+NVLINK_RECEIVE_SHARE = 0.97  # of what the GPU sends
+
+
+def _memory_celsius(look: Look) -> int | None:
+    if not look.board.cooling.has_memory_sensor:
+        return None
+    return round(AMBIENT_CELSIUS + 4 + 1.06 * (look.moment.core_celsius - AMBIENT_CELSIUS))
+
+
+def _nvlink_kib(look: Look, scope: int, share: float) -> int | None:
+    """Answer with the payload of one link, or of all of them."""
+    nvlinks = look.board.nvlinks
+    if nvlinks is None or (scope != ALL_LINKS and scope >= nvlinks.count):
+        return None
+    links = nvlinks.count if scope == ALL_LINKS else 1
+    sent = look.moment.nvlink_share_seconds * nvlinks.link_bytes_per_second * links
+    return int(share * sent / KIB)
+
+
+def _nvlink5_bytes(look: Look, link: int, share: float) -> int | None:
+    """Answer with the payload of one link, which drivers count in bytes from NVLink 5 on."""
+    kib = _nvlink_kib(look, link, share)
+    nvlinks = look.board.nvlinks
+    return kib * KIB if kib is not None and nvlinks and nvlinks.version >= NVLINK_5 else None
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)
+
+
+def _never(_look: Look, _scope: int) -> int:
+    return 0
+
+
+def _early_link_errors(look: Look, link: int) -> int | None:
+    """Answer that a link is sound; from NVLink 5 on, the driver counts other errors."""
+    nvlinks = look.board.nvlinks
+    return 0 if nvlinks and link < nvlinks.count and nvlinks.version < NVLINK_5 else None
+
+
+def _late_link_errors(look: Look, link: int) -> int | None:
+    nvlinks = look.board.nvlinks
+    return 0 if nvlinks and link < nvlinks.count and nvlinks.version >= NVLINK_5 else None
+
+
+# By field, with its scope: the link of a per-link field.
+FIELDS: Mapping[Field, Callable[[Look, int], float | None]] = MappingProxyType(
+    {
+        Field.MEMORY_TEMPERATURE: lambda look, _: _memory_celsius(look),
+        Field.ENERGY: lambda look, _: int(1000 * look.moment.energy_joules),
+        Field.PCIE_REPLAYS: lambda look, _: pcie_replays(look),
+        Field.TIME_SW_POWER_CAP: lambda look, _: _nanoseconds(look.moment.power_cap_seconds),
+        Field.TIME_THERMAL: lambda look, _: _nanoseconds(look.moment.thermal_seconds),
+        Field.TIME_SYNC_BOOST: _never,
+        Field.TIME_BOARD_LIMIT: _never,
+        Field.TIME_LOW_UTILIZATION: lambda look, _: _nanoseconds(look.moment.idle_seconds),
+        Field.TIME_RELIABILITY: _never,
+        Field.TIME_SW_THERMAL: lambda look, _: _nanoseconds(look.moment.thermal_seconds),
+        Field.TIME_HW_THERMAL: _never,
+        Field.TIME_HW_POWER_BRAKE: _never,
+        Field.NVLINK_DATA_TRANSMIT: lambda look, scope: _nvlink_kib(look, scope, 1.0),
+        Field.NVLINK_DATA_RECEIVE: lambda look, scope: _nvlink_kib(
+            look, scope, NVLINK_RECEIVE_SHARE
+        ),
+        Field.NVLINK_STATE: link_state,
+        Field.NVLINK_REPLAY_ERRORS: _early_link_errors,
+        Field.NVLINK_RECOVERY_ERRORS: _early_link_errors,
+        Field.NVLINK_CRC_ERRORS: _early_link_errors,
+        Field.NVLINK5_TRANSMIT_BYTES: lambda look, link: _nvlink5_bytes(look, link, 1.0),
+        Field.NVLINK5_RECEIVE_BYTES: lambda look, link: _nvlink5_bytes(
+            look, link, NVLINK_RECEIVE_SHARE
+        ),
+        Field.NVLINK5_MALFORMED_PACKETS: _late_link_errors,
+        Field.NVLINK5_BUFFER_OVERRUNS: _late_link_errors,
+        Field.NVLINK5_RECEIVE_ERRORS: _late_link_errors,
+        Field.NVLINK5_REMOTE_ERRORS: _late_link_errors,
+        Field.NVLINK5_GENERAL_ERRORS: _late_link_errors,
+        Field.NVLINK5_LOCAL_INTEGRITY: _late_link_errors,
+        Field.NVLINK5_TRANSMIT_DISCARDS: _late_link_errors,
+        Field.NVLINK5_RECOVERIES_SUCCESSFUL: _late_link_errors,
+        Field.NVLINK5_RECOVERIES_FAILED: _late_link_errors,
+        Field.NVLINK5_EFFECTIVE_ERRORS: _late_link_errors,
+        Field.NVLINK5_SYMBOL_ERRORS: _late_link_errors,
+        Field.POWER_LIMIT_MIN: lambda look, _: min_milliwatts(look),
+        Field.POWER_LIMIT_MAX: lambda look, _: max_milliwatts(look),
+        Field.POWER_LIMIT_DEFAULT: lambda look, _: default_milliwatts(look),
+        Field.POWER_LIMIT_CURRENT: lambda look, _: default_milliwatts(look),
+    }
+)
+
+
+def _pcie_mib_per_second(look: Look, before: Look, share: float) -> float:
+    """Return the mean between two looks."""
+    moved = look.moment.pcie_share_seconds - before.moment.pcie_share_seconds
+    elapsed = look.moment.seconds - before.moment.seconds
+    return pcie_rate(look, share * moved / elapsed) / MIB
+
+
+# By GPM metric id, over the time between two looks.
+PROFILING: Mapping[int, Callable[[Look, Look], float]] = MappingProxyType(
+    {
+        20: lambda look, before: _pcie_mib_per_second(look, before, PCIE_TRANSMIT_SHARE),
+        21: lambda look, before: _pcie_mib_per_second(look, before, 1.0),
+    }
+)

@@ -1,0 +1,57 @@
+"""One simulated GPU at one moment, and what several answers tell of it in NVML's units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exporter.simulate.profiles import Board
+from exporter.simulate.scenario import Moment
+
+# Of one lane, after encoding, by generation.
+PCIE_LANE_BYTES_PER_SECOND = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9}
+PCIE_TRANSMIT_SHARE = 0.35  # of what the GPU receives: answers are shorter than prompts
+REPLAY_GPU, REPLAY_SECONDS = 6, 240.0  # one GPU sits in a bad slot
+LINK_ACTIVE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One GPU at one moment."""
+
+    board: Board
+    gpu: int
+    uuid: str
+    bus_id: str
+    moment: Moment
+
+
+def min_milliwatts(look: Look) -> int:
+    """Return the lowest power limit that can be set."""
+    return 1000 * look.board.power.min_watts
+
+
+def default_milliwatts(look: Look) -> int:
+    """Return the power limit from the factory, which is in force."""
+    return 1000 * look.board.power.default_watts
+
+
+def max_milliwatts(look: Look) -> int:
+    """Return the highest power limit that can be set."""
+    return 1000 * look.board.power.max_watts
+
+
+def pcie_rate(look: Look, share: float) -> float:
+    """Return bytes per second for a share of the link's bandwidth."""
+    board = look.board
+    return share * board.pcie_lanes * PCIE_LANE_BYTES_PER_SECOND[board.pcie_generation]
+
+
+def pcie_replays(look: Look) -> int:
+    """Return how many PCIe packets were sent again."""
+    return int(look.moment.seconds // REPLAY_SECONDS) if look.gpu == REPLAY_GPU else 0
+
+
+def link_state(look: Look, link: int) -> int | None:
+    """Return the state of an NVLink (field 165)."""
+    nvlinks = look.board.nvlinks
+    return LINK_ACTIVE if nvlinks and link < nvlinks.count else None
