@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+import pytest
 
 from exporter.httpd import Limits, Route, Server
 
@@ -71,7 +75,7 @@ class Client:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self._unread = b""
+        self._unread = bytearray()
 
     def send(self, data: bytes) -> None:
         """Send all of it."""
@@ -99,7 +103,8 @@ class Client:
         length = 0 if bodiless else int(headers["content-length"])
         while len(self._unread) < length:
             self._read()
-        body, self._unread = self._unread[:length], self._unread[length:]
+        body = bytes(self._unread[:length])
+        del self._unread[:length]
         return Answer(int(status), headers, body)
 
     def rest(self) -> bytes:
@@ -107,8 +112,7 @@ class Client:
         with contextlib.suppress(EOFError, ConnectionError):
             while True:
                 self._read()
-        rest, self._unread = self._unread, b""
-        return rest
+        return bytes(self._unread)
 
     def reset(self) -> None:
         """Close as a crashed client does: with a reset."""
@@ -137,6 +141,21 @@ def connect(
         else:
             with tls.wrap_socket(sock, server_hostname="localhost") as wrapped:
                 yield Client(wrapped)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return when the condition holds, fail if it never does."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def silent_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Prove that whatever a client does is no reason for a line in the log."""
+    yield
+    assert [r.getMessage() for r in caplog.get_records("call") if r.levelno > logging.INFO] == []
 
 
 def get(path: str = "/metrics", *headers: str, version: str = "1.1", method: str = "GET") -> bytes:

@@ -1,25 +1,31 @@
-"""The bounds of the HTTP server: time, connections, memory, file descriptors; and its addresses."""
+"""The bounds of the HTTP server: time, connections, memory and file descriptors."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import logging
-import os
 import socket
-import ssl
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-from http_client import PATIENCE_SECONDS, Client, Running, connect, get, serving
+from http_client import (
+    PATIENCE_SECONDS,
+    Client,
+    Running,
+    connect,
+    get,
+    serving,
+    silent_log,
+    wait_until,
+)
 
-from exporter.httpd import Limits, ListenError, Request, Response, Route, parse_address
+from exporter.httpd import Limits, Request, Response, Route
 from exporter.httpd.connection import Stage
+
+__all__ = ["silent_log"]  # for pytest
 
 PAGE = b"gpu_up 1\n" * 1_000_000  # more than the kernel keeps for a client that does not read
 ROUTES = (
@@ -30,19 +36,15 @@ ROUTES = (
 IMPATIENT = Limits(request_seconds=0.4, idle_seconds=PATIENCE_SECONDS)
 
 
-@pytest.fixture(autouse=True)
-def silent_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Prove that whatever a client does is no reason for a line in the log."""
-    yield
-    assert [r.getMessage() for r in caplog.get_records("call") if r.levelno > logging.INFO] == []
+def stages(running: Running) -> list[Stage]:
+    """Return where the connections of a server stand."""
+    return [connection.stage for connection in running.server._connections.copy()]
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Return when the condition holds, fail if it never does."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+def timer_seconds(running: Running) -> float:
+    """Return how far away the server's next look at its deadlines is."""
+    timer = running.server._deadline_timer
+    return 0.0 if timer is None else timer.when() - running.loop.time()
 
 
 def drip(client: Client) -> None:
@@ -135,9 +137,31 @@ def test_pipelining_without_reading() -> None:
         assert len(served) == 1
 
 
-def test_slow_but_honest_reader(impatient: Running) -> None:
+def test_reading_pauses_while_an_answer_waits() -> None:
+    """What a client sends beside an answer that it does not take stays out of memory."""
+    with serving(ROUTES) as running, connect(running.port, receive_bytes=4096) as client:
+        client.send(get("/page"))
+        wait_until(lambda: stages(running) == [Stage.WRITING])
+        [connection] = running.server._connections
+        wait_until(lambda: not connection._transport.is_reading())
+        client.send(get() * 1000)
+        assert not connection._transport.is_reading()
+
+
+@pytest.mark.parametrize("misdeed", [b"GET /met", get("/page"), b"\r\n\r\n"])
+def test_misdeed_after_a_long_rest(misdeed: bytes) -> None:
+    """Deadlines hold too where the only timer has been set for an idle connection."""
+    limits = Limits(request_seconds=0.2, idle_seconds=10 * PATIENCE_SECONDS)
+    with serving(ROUTES, limits) as running, connect(running.port, receive_bytes=4096) as client:
+        assert client.get().status == 200
+        wait_until(lambda: timer_seconds(running) > PATIENCE_SECONDS)
+        client.send(misdeed)
+        wait_until(lambda: not running.server._connections)
+
+
+def test_slow_but_honest_reader() -> None:
     """An answer that does not fit into the socket buffers arrives whole."""
-    with connect(impatient.port, receive_bytes=65536) as client:
+    with serving(ROUTES) as running, connect(running.port, receive_bytes=65536) as client:
         for _ in range(2):
             assert client.get("/page").body == PAGE
 
@@ -152,7 +176,10 @@ def test_patience_between_requests(impatient: Running) -> None:
 
 def test_idle_connection() -> None:
     """A connection that asks for nothing more is closed in the end."""
-    with serving(ROUTES, Limits(request_seconds=60, idle_seconds=0.2)) as running, connect(running.port) as client:
+    with (
+        serving(ROUTES, Limits(request_seconds=60, idle_seconds=0.2)) as running,
+        connect(running.port) as client,
+    ):
         assert client.get().status == 200
         assert client.rest() == b""
 
@@ -207,7 +234,7 @@ def test_order_of_eviction() -> None:
         assert fourth.get().status == 200
         assert idle.rest() == b""
         fourth.send(b"GET /met")
-        wait_until(lambda: all(c.stage is Stage.READING for c in running.server._connections))
+        wait_until(lambda: set(stages(running)) == {Stage.READING})
         fifth = stack.enter_context(connect(running.port))
         assert fifth.get().status == 200
         assert silent.rest() == b""
@@ -318,173 +345,3 @@ def test_stop_with_slow_clients() -> None:
             pass
         with serving(ROUTES, addresses=[f"127.0.0.1:{running.port}"]):
             pass
-
-
-# Addresses
-
-
-@pytest.mark.parametrize(
-    ("text", "host", "port"),
-    [
-        (":9836", "", 9836),
-        ("127.0.0.1:0", "127.0.0.1", 0),
-        ("[::1]:65535", "::1", 65535),
-        ("[fe80::1%eth0]:80", "fe80::1%eth0", 80),
-        ("localhost:9836", "localhost", 9836),
-    ],
-)
-def test_address(text: str, host: str, port: int) -> None:
-    """All usual ways to write an address are understood, and written the same way again."""
-    address = parse_address(text)
-    assert (address.host, address.port, str(address)) == (host, port, text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "9836", ":", "localhost", "localhost:", "::1:9836", "[::1]", "[host]:1", "[]:1",
-     ":65536", ":-1", ":http", "http://host:1", "a b:1", "host:1/metrics", "host:1\n"],
-)  # fmt: skip
-def test_bad_address(text: str) -> None:
-    """What is no address is named, with what would be right."""
-    with pytest.raises(ListenError) as error:
-        parse_address(text)
-    assert str(error.value) == (
-        f"listen address {text!r} is not HOST:PORT; "
-        "right would be ':9836', '127.0.0.1:9836', '[::1]:9836' or 'localhost:9836'"
-    )
-
-
-def test_all_addresses() -> None:
-    """An address without a host takes IPv4 and IPv6 clients, and tells them apart."""
-    whoami = Route("/", ("GET",), lambda request: Response(200, request.peer.encode()))
-    with serving([whoami], addresses=[":0"]) as running:
-        for host in ("127.0.0.1", "::1"):
-            with connect(running.port, host) as client:
-                assert client.get("/").body == host.encode()
-
-
-def test_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where IPv6 is switched off, an address without a host means IPv4."""
-    real = socket.socket
-
-    def socket_without_ipv6(
-        family: int = socket.AF_INET, *rest: int, **named: int
-    ) -> socket.socket:
-        if family == socket.AF_INET6:
-            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
-        return real(family, *rest, **named)
-
-    monkeypatch.setattr("exporter.httpd.listen.socket.socket", socket_without_ipv6)
-    with serving(ROUTES, addresses=[":0"]) as running:
-        assert running.bound[0][0] == "0.0.0.0"
-        with connect(running.port) as client:
-            assert client.get().status == 200
-
-
-def test_several_addresses() -> None:
-    """Every address given is served."""
-    with serving(ROUTES, addresses=["127.0.0.1:0", "[::1]:0", "localhost:0"]) as running:
-        assert [host for host, _ in running.bound] == ["127.0.0.1", "::1", "127.0.0.1"]
-        for host, port in running.bound:
-            with connect(port, host) as client:
-                assert client.get().status == 200
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("192.0.2.1:0", "Cannot assign requested address; this host has no such address"),
-        ("no.such.host.invalid:0", "; right would be ':9836', '127.0.0.1:9836'"),
-        ("9836", "listen address '9836' is not HOST:PORT"),
-    ],
-)
-def test_address_that_cannot_be_had(text: str, message: str) -> None:
-    """The error names the address and the way out, and no other address stays open."""
-    with socket.create_server(("127.0.0.1", 0)) as finder:
-        free = f"127.0.0.1:{finder.getsockname()[1]}"
-    with pytest.raises(ListenError) as error, serving(ROUTES, addresses=[free, text]):
-        pass
-    assert repr(text) in str(error.value)
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-    with serving(ROUTES, addresses=[free]):
-        pass
-
-
-def test_address_in_use(impatient: Running) -> None:
-    """An address that another program has is an error, not a share."""
-    text = f":{impatient.port}"
-    with pytest.raises(ListenError) as error, serving(ROUTES, addresses=[text]):
-        pass
-    assert str(error.value) == (
-        f"cannot listen on {text!r}: Address already in use; "
-        "stop the program that listens there, or choose another port"
-    )
-
-
-# TLS
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a certificate for localhost, with its key."""
-    directory = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-         "-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
-         "-keyout", "key.pem", "-out", "cert.pem"],
-        cwd=directory, check=True, capture_output=True,
-    )  # fmt: skip
-    return directory
-
-
-@pytest.fixture
-def tls_server(certificate: Path) -> Iterator[Running]:
-    """Serve with TLS, with half a second for each request and four connections."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
-    limits = Limits(connections=4, request_seconds=0.4, idle_seconds=PATIENCE_SECONDS)
-    with serving(ROUTES, limits, ssl_context=context) as running:
-        yield running
-
-
-def test_tls(tls_server: Running, certificate: Path) -> None:
-    """TLS clients get the same: keep-alive, large answers, refusals and the end of patience."""
-    context = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
-    with connect(tls_server.port, tls=context) as client:
-        assert client.get().body == b"gpu_up 1\n"
-        assert client.get("/page").body == PAGE
-        client.send(get() * 20)
-        assert [client.answer().status for _ in range(20)] == [200] * 20
-        client.send(get("/upload", "Content-Length: 1001", method="POST"))
-        assert client.answer().status == 413
-    with connect(tls_server.port, tls=context) as client:
-        client.send(b"GET /met")
-        assert client.answer().status == 408
-        assert client.rest() == b""
-
-
-def test_tls_handshake_that_never_ends(tls_server: Running) -> None:
-    """Who does not get through the handshake has a place like any other, and no longer."""
-    with contextlib.ExitStack() as stack:
-        hostile = [stack.enter_context(connect(tls_server.port)) for _ in range(12)]
-        hostile[0].send(b"\x16\x03\x01")
-        wait_until(lambda: len(tls_server.server._connections) == 4)
-        assert all(client.rest() == b"" for client in hostile)
-        wait_until(lambda: not tls_server.server._connections)
-
-
-def test_tls_nonsense(tls_server: Running) -> None:
-    """Plain HTTP on a TLS port is refused without a word in the log."""
-    with connect(tls_server.port) as client:
-        client.send(get())
-        client.rest()
-    wait_until(lambda: not tls_server.server._connections)
-
-
-def test_tls_client_that_does_not_read(tls_server: Running, certificate: Path) -> None:
-    """Under TLS too, who does not take the answer in time loses it."""
-    context = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
-    with connect(tls_server.port, receive_bytes=4096, tls=context) as client:
-        client.send(get("/page"))
-        wait_until(lambda: not tls_server.server._connections)
