@@ -41,7 +41,7 @@ def test_json_line_is_one_object() -> None:
 def test_traceback_is_kept(formatter: logging.Formatter) -> None:
     """An unexpected error is logged with its traceback."""
     try:
-        {}["planted"]
+        dict[str, int]()["planted"]
     except KeyError:
         broken = record("it broke")
         broken.exc_info = sys.exc_info()
