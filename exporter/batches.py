@@ -5,10 +5,8 @@ Each batch keeps its buffer and decodes it in one sweep: an eighth of the time o
 
 from __future__ import annotations
 
-import contextlib
 import math
 import struct
-import weakref
 from collections.abc import Callable, Sequence
 from ctypes import addressof, c_char
 
@@ -16,6 +14,7 @@ import pynvml
 
 MAX_FIELDS = 128  # values in one call
 MIN_WINDOW_SECONDS = 0.1  # nvml.h: between two GPM samples
+PAIR = 2
 
 U32 = 0xFFFFFFFF
 U64 = 0xFFFFFFFFFFFFFFFF
@@ -97,13 +96,28 @@ _DECODERS: dict[int, Callable[[int], float | None]] = {
 }
 
 
+class GpmSamples:
+    """A GPU's two places for profiling samples, had from the driver at the first use.
+
+    They are kept, also for when the GPU is opened again: giving them back is one more call that a
+    sick GPU may hang in, and a finalizer may run in any thread, amid any other call.
+    """
+
+    def __init__(self) -> None:
+        self._had: list[object] = []
+
+    def pair(self) -> tuple[object, object]:
+        """Return the two; raises pynvml.NVMLError."""
+        while len(self._had) < PAIR:
+            self._had.append(pynvml.nvmlGpmSampleAlloc())
+        return self._had[0], self._had[1]
+
+
 class GpmBatch:
     """Profiling counters of one GPU over the time between two reads (Hopper and later)."""
 
-    def __init__(self, handle: object, metrics: Sequence[int], clock: Callable[[], float]) -> None:
+    def __init__(self, handle: object, metrics: Sequence[int], samples: GpmSamples) -> None:
         self._handle = handle
-        self._metrics = metrics
-        self._clock = clock
         self._request = pynvml.c_nvmlGpmMetricsGet_t()
         self._request.version = pynvml.NVML_GPM_METRICS_GET_VERSION
         self._request.numMetrics = len(metrics)
@@ -113,12 +127,10 @@ class GpmBatch:
             addressof(self._request)
         )
         self._layout = struct.Struct("=" + _GPM_METRIC * len(metrics))
-        self._last = pynvml.nvmlGpmSampleAlloc()
-        self._next = pynvml.nvmlGpmSampleAlloc()
-        weakref.finalize(self, _free, self._last, self._next).atexit = False
+        self._last, self._next = samples.pair()
         self._last_at: float | None = None
 
-    def read(self, max_gap_seconds: float) -> dict[int, float]:
+    def read(self, now: float, max_gap_seconds: float) -> dict[int, float]:
         """Return the counters by metric id; without those that this tick has no value for.
 
         Empty at the first read, and after a hole longer than `max_gap_seconds`.
@@ -126,7 +138,7 @@ class GpmBatch:
         Raises:
             pynvml.NVMLError: a call failed.
         """
-        now, before = self._clock(), self._last_at
+        before = self._last_at
         if before is not None and now - before < MIN_WINDOW_SECONDS:
             return {}
         self._last_at = None
@@ -142,10 +154,3 @@ class GpmBatch:
             for at in range(0, len(words), 3)
             if words[at + 1] == 0 and math.isfinite(words[at + 2])
         }
-
-
-def _free(*samples: object) -> None:
-    """Give samples back to the driver; one that has gone meanwhile has them no more."""
-    for sample in samples:
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlGpmSampleFree(sample)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exporter.crew import Job
@@ -61,6 +61,7 @@ class Outcome:
     """What reading a GPU gave: by group a reading (None where it failed), seconds, and errors."""
 
     device: OpenDevice | None
+    uuid: str = ""  # where it was not known before
     sampled_at: float | None = None
     readings: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -104,7 +105,7 @@ class Board:
                 return None
             self.forget()  # a late answer is an old one
         slow_due = self._is_due(Tier.SLOW, plan, now)
-        if not self.found.uuid or (self.fault in GIVEN_UP and not slow_due):
+        if self.found.fault or (self.fault in GIVEN_UP and not slow_due):
             return None
         tiers = [tier for tier in (Tier.STATIC, Tier.SLOW) if self._is_due(tier, plan, now)]
         self._mark(tiers, plan, now)
@@ -129,6 +130,8 @@ class Board:
             return None
         outcome, self.job = self.job.result, None
         self.fault = outcome.fault
+        if outcome.uuid:
+            self.found = replace(self.found, uuid=outcome.uuid)
         if self.fault in GIVEN_UP:
             self.forget()
             self._mark([Tier.SLOW], plan, now)
@@ -189,6 +192,8 @@ def take(
     try:
         if device is None:
             device = outcome.device = driver.open(found, plan.readers, plan.max_gap_seconds)
+        if not found.uuid:
+            outcome.uuid = device.ask("nvmlDeviceGetUUID") or ""
         for tier in tiers:
             device.begin(tier)
             answers = device.answers

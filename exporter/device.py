@@ -12,18 +12,19 @@ from typing import Any, TypeVar
 
 import pynvml
 
-from exporter.batches import U32, U64, FieldBatch, GpmBatch
+from exporter.batches import U32, U64, FieldBatch, GpmBatch, GpmSamples
 from exporter.fields import Field, field_id
 from exporter.returns import (
     DRIVER_GONE,
     GONE,
+    INVALID_ARGUMENT,
     NO_PERMISSION,
     NOTHING_YET,
     REFUSED,
     error_name,
     raise_for,
 )
-from exporter.sampling import FieldRequest, Reader, ReadFailedError, Tier
+from exporter.sampling import DeviceGoneError, Fault, FieldRequest, Reader, ReadFailedError, Tier
 
 REPROBE_SECONDS = 600.0  # a reading that the board refused is asked for again after this long
 SERIAL_WAIT_SECONDS = 0.05
@@ -73,6 +74,7 @@ class NvmlDevice:
         readers: tuple[Reader[Any], ...],
         max_gap_seconds: float,
         serial: SerialCalls,
+        samples: GpmSamples,
     ) -> None:
         self.max_gap_seconds = max_gap_seconds
         self.denied = False
@@ -83,6 +85,7 @@ class NvmlDevice:
         self._requests = {tier: _requests(readers, tier, driver_version) for tier in Tier}
         self._batches: dict[Tier, _Batch] = {}
         self._gpm_ids = sorted({metric for reader in readers for metric in reader.gpm})
+        self._gpm_samples = samples
         self._gpm_batch: GpmBatch | None = None
         self._tier = Tier.STATIC
         # The batches of this tick: read at the first question, or how that failed.
@@ -151,7 +154,17 @@ class NvmlDevice:
             return
         if code not in REFUSED and code != NO_PERMISSION:
             raise_for(code)
+        if code == INVALID_ARGUMENT and self._is_handle_dead():
+            raise DeviceGoneError(error_name(code), Fault.LOST)
         self._refuse(question, code)
+
+    def _is_handle_dead(self) -> bool:
+        """Return whether the handle is the invalid argument: the GPU was reset, or taken out."""
+        try:
+            pynvml.nvmlDeviceGetIndex(self._handle)
+        except pynvml.NVMLError as error:
+            return bool(error.value == INVALID_ARGUMENT)
+        return False
 
     def _read_fields(self) -> dict[tuple[Field, int], _Value]:
         batch = self._batch()
@@ -204,9 +217,9 @@ class NvmlDevice:
                 if not support.isSupportedDevice:
                     self._refuse(GpmBatch, pynvml.NVML_ERROR_NOT_SUPPORTED)
                     return {}
-                self._gpm_batch = GpmBatch(self._handle, self._gpm_ids, self.now)
+                self._gpm_batch = GpmBatch(self._handle, self._gpm_ids, self._gpm_samples)
             with self._serial.turn():
-                return self._gpm_batch.read(self.max_gap_seconds)
+                return self._gpm_batch.read(self.now(), self.max_gap_seconds)
         except pynvml.NVMLError as error:
             self._refuse_or_raise(GpmBatch, error.value)
             return {}

@@ -37,17 +37,17 @@ class Ledger:
                 log.info("%s: %s is read again", who, key[1])
                 del self._failing[key]
 
-    def fault(self, who: str, fault: str | None) -> None:
+    def fault(self, who: str, uuid: str, fault: str | None) -> None:
         """Log a GPU's fault when it begins, changes or ends."""
         before = self._faults.get(who)
         if fault == before:
             return
         if fault is None:
-            log.info("%s answers again (was %s)", who, before)
+            log.info("%s (%s) answers again (was %s)", who, uuid, before)
             del self._faults[who]
         else:
             self.errors["device", fault] += 1
-            log.error("%s gives no readings: %s", who, fault)
+            log.error("%s (%s) gives no readings: %s", who, uuid or "UUID unknown", fault)
             self._faults[who] = fault
 
     def poll(self, result: str, times: int = 1) -> None:

@@ -8,11 +8,21 @@ from typing import Any
 
 import pynvml
 
+from exporter.batches import GpmSamples
 from exporter.device import NvmlDevice, SerialCalls
-from exporter.returns import GONE, NO_PERMISSION, error_name, raise_for
-from exporter.sampling import DriverAbsentError, DriverInfo, Fault, FoundGpu, Reader
+from exporter.returns import NO_PERMISSION, NOTHING_YET, error_name, raise_for
+from exporter.sampling import (
+    DeviceGoneError,
+    DriverAbsentError,
+    DriverInfo,
+    Fault,
+    FoundGpu,
+    Reader,
+)
 
 LIBRARY = "libnvidia-ml.so.1"
+# What these codes say of a GPU when its handle is asked for.
+UNREACHABLE = {NO_PERMISSION: Fault.NO_PERMISSION, NOTHING_YET: Fault.LOST}
 
 
 class NvmlDriver:
@@ -21,10 +31,14 @@ class NvmlDriver:
     def __init__(self, sys: Path = Path("/sys")) -> None:
         self._sys = sys
         self._serial = SerialCalls()
+        self._gpm_samples: dict[int, GpmSamples] = {}  # by the GPU's index
         self._driver_version = ""
 
     def connect(self) -> tuple[DriverInfo, tuple[FoundGpu, ...]]:
-        """Run nvmlInit and list the GPUs: see sampling.Driver."""
+        """Run nvmlInit and count the GPUs: see sampling.Driver.
+
+        None of them is touched: one that hangs would keep the others from being found.
+        """
         try:
             pynvml.nvmlInit()
             self._driver_version = pynvml.nvmlSystemGetDriverVersion()
@@ -33,7 +47,7 @@ class NvmlDriver:
                 nvml_version=pynvml.nvmlSystemGetNVMLVersion(),
                 cuda_version=_cuda_version(),
             )
-            return info, tuple(_found(i) for i in range(pynvml.nvmlDeviceGetCount()))
+            return info, tuple(FoundGpu(i, "") for i in range(pynvml.nvmlDeviceGetCount()))
         except pynvml.NVMLError as error:
             raise DriverAbsentError(_absence(error.value)) from None
         except UnicodeDecodeError as error:
@@ -42,12 +56,21 @@ class NvmlDriver:
     def open(
         self, gpu: FoundGpu, readers: tuple[Reader[Any], ...], max_gap_seconds: float
     ) -> NvmlDevice:
-        """Take a new handle by UUID: that of a GPU that was reset is dead."""
+        """Take a new handle, by UUID once that is known: that of a GPU that was reset is dead."""
         try:
-            handle = pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid)
+            if gpu.uuid:
+                handle = pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid)
+            else:
+                handle = pynvml.nvmlDeviceGetHandleByIndex(gpu.index)
         except pynvml.NVMLError as error:
+            if error.value in UNREACHABLE:
+                fault = UNREACHABLE[error.value]
+                raise DeviceGoneError(error_name(error.value), fault) from None
             raise_for(error.value)
-        return NvmlDevice(handle, self._driver_version, readers, max_gap_seconds, self._serial)
+        samples = self._gpm_samples.setdefault(gpu.index, GpmSamples())
+        return NvmlDevice(
+            handle, self._driver_version, readers, max_gap_seconds, self._serial, samples
+        )
 
     def abandon(self) -> None:
         """Free the turn that a hung call holds."""
@@ -64,16 +87,6 @@ class NvmlDriver:
             )
         except OSError:
             return None
-
-
-def _found(index: int) -> FoundGpu:
-    try:
-        uuid = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))
-    except pynvml.NVMLError as error:
-        if error.value == NO_PERMISSION:
-            return FoundGpu(index, "", Fault.NO_PERMISSION)
-        return FoundGpu(index, "", GONE.get(error.value, Fault.ERROR))
-    return FoundGpu(index, uuid)
 
 
 def _cuda_version() -> str:

@@ -102,7 +102,7 @@ class Poller:
         self._read_blocking(now)
         self._note(outcomes)
         self.latest = Snapshot(
-            taken_at=self._sources.clock(),
+            taken_at=now,  # no later than any of its readings, whatever held us up since
             now=self._sources.clock(),
             stale_after_seconds=self._plan.max_gap_seconds + 2 * self._plan.deadline_seconds,
             build=self._sources.build,
@@ -178,7 +178,9 @@ class Poller:
         seconds: Counter[str] = Counter()
         complete = True
         for board, outcome in outcomes:
-            self._ledger.fault(_name(board), board.fault.value if board.fault else None)
+            if outcome is None or not outcome.driver_gone:  # that has a line of its own
+                fault = board.fault.value if board.fault else None
+                self._ledger.fault(_name(board), board.found.uuid, fault)
             complete &= board.fault is None
             if outcome is not None:
                 seconds.update(outcome.seconds)
@@ -189,4 +191,4 @@ class Poller:
 
 
 def _name(board: Board) -> str:
-    return f"GPU {board.found.index} ({board.found.uuid or 'no UUID'})"
+    return f"GPU {board.found.index}"

@@ -10,7 +10,8 @@ from exporter.sampling import DeviceGoneError, DriverGoneError, Fault, ReadFaile
 
 # nvmlReturn_t, sorted by what follows from it (nvml.h; 999 and the others: this tick only).
 REFUSED = {2, 3, 13, 22, 25, 26}
-NOTHING_YET = 6
+INVALID_ARGUMENT = 2
+NOTHING_YET = 6  # NOT_FOUND
 NO_PERMISSION = 4
 GONE = {15: Fault.LOST, 16: Fault.RESET_REQUIRED, 28: Fault.LOST}
 DRIVER_GONE = {1, 9, 12, 18}

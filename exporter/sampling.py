@@ -126,7 +126,10 @@ class DriverInfo:
 
 @dataclass(frozen=True, slots=True)
 class FoundGpu:
-    """A GPU of the driver's list. One that cannot be opened has a fault, and maybe no UUID."""
+    """A GPU of the driver's list; its UUID is "" until it was opened and asked.
+
+    One that is known not to be openable has a fault.
+    """
 
     index: int
     uuid: str

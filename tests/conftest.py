@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+from fake_nvml import FakeNvml, build
+from nvml_loaded import Node, loaded
+from scripted import Clock
+
+from exporter.device import NvmlDevice
+
+CACHE = Path(__file__).parents[1] / ".cache"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,3 +28,31 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run fast tests first."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="session")
+def fake_library() -> Path:
+    """Build the fake driver library, once for each content of its sources; give its folder."""
+    return build(CACHE / "fakenvml")
+
+
+@pytest.fixture
+def fake(fake_library: Path) -> Iterator[FakeNvml]:
+    """Give a fake node of eight H100, for processes that the test starts."""
+    with FakeNvml(fake_library) as node:
+        yield node
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Give the clock that the devices behind NVML read in this test."""
+    clock = Clock()
+    monkeypatch.setattr(NvmlDevice, "now", lambda _: clock())
+    return clock
+
+
+@pytest.fixture
+def node(fake_library: Path, clock: Clock) -> Iterator[Node]:
+    """Give a fake node of eight H100 inside this process."""
+    with loaded(fake_library, clock) as it:
+        yield it
