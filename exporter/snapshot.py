@@ -105,7 +105,7 @@ class Process:
 class Snapshot:
     """One instant of the node.
 
-    `now` is when it is looked at, `taken_at` when it was made (both monotonic seconds).
+    `now` is when it is looked at, `taken_at` when its poll began (both monotonic seconds).
     """
 
     taken_at: float

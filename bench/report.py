@@ -1,0 +1,289 @@
+"""The measurements as tables, and the goals that they meet or miss."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from hostile import DRIPPING, SILENT, Siege
+from render import Rendering
+from rounds import Round, Visit
+
+OURS, NVITOP, NODE = "gpu-node-exporter", "nvitop-exporter", "node_exporter"
+MIB = 1 << 20
+
+P99 = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A figure, and what it shall not pass: `most` from above or `least` from below."""
+
+    name: str
+    figure: float
+    most: float = math.inf
+    least: float = -math.inf
+
+    @property
+    def met(self) -> bool:
+        """Whether the figure keeps to the bounds."""
+        return self.least <= self.figure <= self.most
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of texts under a head; the first column is a name, the others are figures."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def __str__(self) -> str:
+        """Return it as Markdown that is aligned for reading as it stands."""
+        lines = [self.head, *self.rows]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(self.head))]
+        rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+        cells = [_aligned(self.head, widths), rule, *(_aligned(row, widths) for row in self.rows)]
+        text = "\n".join(f"| {' | '.join(row)} |" for row in cells)
+        return f"**{self.title}**\n\n{text}\n"
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    return [
+        row[0].ljust(widths[0]),
+        *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A measure of a daemon, from its visits of all rounds; ratios to peers that are goals."""
+
+    name: str
+    value: Callable[[Sequence[Visit]], float | None]
+    to_nvitop: float | None = None  # ours may be at most so many times the peer's
+    to_node: float | None = None
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the smallest value that at least this share of the values does not pass."""
+    return sorted(values)[math.ceil(share * len(values)) - 1]
+
+
+def _median(part: Callable[[Visit], float]) -> Callable[[Sequence[Visit]], float]:
+    return lambda visits: statistics.median(map(part, visits))
+
+
+def _typical(times: Callable[[Visit], list[float]]) -> Callable[[Sequence[Visit]], float]:
+    """Return the median over the rounds of their median scrape, in milliseconds."""
+    return _median(lambda visit: 1e3 * statistics.median(times(visit)))
+
+
+def _worst(times: Callable[[Visit], list[float]]) -> Callable[[Sequence[Visit]], float]:
+    """Return the 99th percentile of all rounds' scrapes together, in milliseconds."""
+    return lambda visits: 1e3 * percentile([t for visit in visits for t in times(visit)], P99)
+
+
+def _soaked(scrapes: int) -> Callable[[Sequence[Visit]], float | None]:
+    def value(visits: Sequence[Visit]) -> float | None:
+        seen = [v.soaked[scrapes].rss_bytes / MIB for v in visits if scrapes in v.soaked]
+        return statistics.median(seen) if seen else None
+
+    return value
+
+
+LINES = (
+    Line("series on the page", _median(lambda v: v.series)),
+    Line("page, KiB", _median(lambda v: v.page_bytes / 1024)),
+    Line("page in gzip, KiB", _median(lambda v: v.gzip_bytes / 1024)),
+    Line("exec to first complete page, s", _median(lambda v: v.start_seconds), 1.0),
+    Line("scrape p50, every page fresh, ms", _typical(lambda v: v.fresh), 0.12, 0.20),
+    Line("scrape p99, every page fresh, ms", _worst(lambda v: v.fresh), 0.15, 0.30),
+    Line("scrape p50, each 105 ms, ms", _typical(lambda v: v.paced)),
+    Line("scrape p99, each 105 ms, ms", _worst(lambda v: v.paced), 0.15, 0.30),
+    Line("scrape p50, closed loop, 1 client, ms", _typical(lambda v: v.alone)),
+    Line("scrape p99, closed loop, 1 client, ms", _worst(lambda v: v.alone)),
+    Line("scrape p50, closed loop, 10 clients, ms", _typical(lambda v: v.crowd)),
+    Line("scrape p99, closed loop, 10 clients, ms", _worst(lambda v: v.crowd), 0.10, 0.10),
+    Line("CPU of a scrape, page fresh, ms", _median(lambda v: 1e3 * v.fresh_cpu), None, 0.15),
+    Line("the same for one series, us", _median(lambda v: 1e6 * v.fresh_cpu / v.series)),
+    Line("CPU of a scrape, closed loop, ms", _median(lambda v: 1e3 * v.alone_cpu), None, 0.05),
+    Line("the same for one series, us", _median(lambda v: 1e6 * v.alone_cpu / v.series)),
+    Line("CPU of a minute without scrapes, s", _median(lambda v: 60 * v.idle_cpu_per_second), 0.5),
+    Line("RSS at rest, MiB", _median(lambda v: v.rest.rss_bytes / MIB), 1.0),
+    Line("PSS at rest, MiB", _median(lambda v: v.rest.pss_bytes / MIB)),
+    Line("RSS after scrapes, MiB", _median(lambda v: v.loaded.rss_bytes / MIB), 1.0),
+    Line("PSS after scrapes, MiB", _median(lambda v: v.loaded.pss_bytes / MIB)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """All that was measured."""
+
+    rounds: Sequence[Round]
+    renderings: Sequence[Rendering]
+    siege: Siege
+
+    def visits(self, name: str) -> list[Visit]:
+        """Return what the rounds saw of one daemon."""
+        return [visit for one in self.rounds for visit in one.visits if visit.name == name]
+
+    def tables(self) -> list[Table]:
+        """Return everything, the goals last."""
+        return [
+            self._side_by_side(),
+            self._polls(),
+            self._rendering(),
+            self._siege(),
+            self._goals(),
+        ]
+
+    def data(self) -> dict[str, object]:
+        """Return what the tables say, unrounded and also by round, as JSON takes it."""
+        names = (OURS, NVITOP, NODE)
+        return {
+            "measures": [
+                {
+                    "name": line.name,
+                    **dict(zip(names, figures, strict=True)),
+                    "rounds": {n: [line.value([v]) for v in self.visits(n)] for n in names},
+                }
+                for line, figures in self.lines()
+            ],
+            "polls": [asdict(one.polls) for one in self.rounds],
+            "renderings": [asdict(one) for one in self.renderings],
+            "goals": [{"name": g.name, "figure": g.figure, "met": g.met} for g in self.goals()],
+        }
+
+    def lines(self) -> Iterator[tuple[Line, list[float | None]]]:
+        """Yield every measure with the figures of all daemons, ours first."""
+        soaks = sorted({count for visit in self.visits(OURS) for count in visit.soaked})
+        more = [Line(f"RSS after {count:,} scrapes, MiB", _soaked(count)) for count in soaks]
+        for line in (*LINES, *more):
+            yield line, [line.value(self.visits(name)) for name in (OURS, NVITOP, NODE)]
+
+    def goals(self) -> list[Goal]:
+        """Return every goal with its figure."""
+        return [*self._ratio_goals(), *self._memory_goals(), *self._own_goals()]
+
+    def _ratio_goals(self) -> Iterator[Goal]:
+        for line, (ours, nvitop, node) in self.lines():
+            for peer, figure, most in (
+                (NVITOP, nvitop, line.to_nvitop),
+                (NODE, node, line.to_node),
+            ):
+                if most is not None and ours is not None and figure:
+                    name = line.name.rpartition(",")[0]
+                    yield Goal(f"{name}: times {peer}'s", ours / figure, most)
+
+    def _memory_goals(self) -> Iterator[Goal]:
+        ours, nvitop = self.visits(OURS), self.visits(NVITOP)
+        peer = statistics.median(visit.loaded.rss_bytes for visit in nvitop) / MIB
+        soaks = sorted({count for visit in ours for count in visit.soaked})
+        for count in soaks:
+            after = _soaked(count)(ours)
+            base = [v.loaded.rss_bytes / MIB for v in ours if count in v.soaked]
+            if after is not None:
+                few = f"{nvitop[0].scrapes:,}"
+                name = f"RSS after {count:,} scrapes: times {NVITOP}'s after {few} or more"
+                yield Goal(name, after / peer, 1.0)
+                if count == soaks[-1]:
+                    growth = after - statistics.median(base)
+                    yield Goal(f"RSS growth up to {count:,} scrapes, MiB", growth, 1.0)
+
+    def _own_goals(self) -> Iterator[Goal]:
+        for one in self.renderings:
+            for what, seconds in (("usual tick", one.usual), ("all renewed", one.renewed)):
+                where = f"rendering {one.series:,} series, {what}"
+                yield Goal(f"{where}: ns a series", 1e9 * seconds / one.series, 250.0)
+                yield Goal(
+                    f"{where}: times generate_latest's speed", one.client / seconds, least=40
+                )
+        calls, whole = self._poll_ratios()
+        yield Goal("NVML part of a poll: times the C program's CPU", calls, 3.5)
+        yield Goal("whole poll: times the C program's CPU", whole, 8.0)
+        yield Goal("scrape p99 among hostile clients: times unloaded", self._siege_ratio(), 2.0)
+        stay = round(self.siege.longest_stay_seconds, 1)
+        yield Goal("longest stay of a hostile client, s", stay, 10.0)
+
+    def _poll_ratios(self) -> tuple[float, float]:
+        polls = [one.polls for one in self.rounds]
+        return (
+            statistics.median(poll.our_calls / poll.floor_calls for poll in polls),
+            statistics.median(poll.our_process / poll.floor_process for poll in polls),
+        )
+
+    def _siege_ratio(self) -> float:
+        return percentile(self.siege.loaded, P99) / percentile(self.siege.unloaded, P99)
+
+    def _side_by_side(self) -> Table:
+        rows = []
+        for line, (ours, nvitop, node) in self.lines():
+            ratios = [_quotient(ours, nvitop), _quotient(ours, node)]
+            rows.append((line.name, *map(_number, (ours, nvitop, node)), *ratios))
+        head = ("", OURS, NVITOP, NODE, f"/ {NVITOP}", f"/ {NODE}")
+        return Table("Side by side", head, tuple(rows))
+
+    def _polls(self) -> Table:
+        polls = [one.polls for one in self.rounds]
+        calls = [statistics.median(1e6 * p for p in part) for part in _columns(polls)]
+        ratios = [f"{ratio:.1f}" for ratio in self._poll_ratios()]
+        rows = (
+            ("the NVML calls and what is made of them", *map(_number, calls[:2]), ratios[0]),
+            ("the whole process", *map(_number, calls[2:]), ratios[1]),
+        )
+        return Table("CPU of a poll at 1 Hz, us", ("", "C program", OURS, "ratio"), rows)
+
+    def _rendering(self) -> Table:
+        rows = []
+        for one in self.renderings:
+            for what, seconds in (("from tick to tick", one.usual), ("all renewed", one.renewed)):
+                figures = (1e3 * seconds, 1e9 * seconds / one.series, 1e3 * one.client)
+                ratio = f"{one.client / seconds:.1f}"
+                rows.append((f"{one.series:,} series, {what}", *map(_number, figures), ratio))
+        head = ("", f"{OURS}, ms", "ns a series", "generate_latest, ms", "ratio")
+        return Table("CPU of rendering a page", head, tuple(rows))
+
+    def _siege(self) -> Table:
+        times = (self.siege.unloaded, self.siege.loaded)
+        rows = [
+            (name, *(_number(1e3 * percentile(one, share)) for one in times))
+            for name, share in (("scrape p50, ms", 0.5), ("scrape p99, ms", P99))
+        ]
+        rows.append(("longest stay, s", "", _number(self.siege.longest_stay_seconds)))
+        title = f"{SILENT} silent clients and {DRIPPING} that send a byte a second"
+        return Table(title, ("", "without", "with"), tuple(rows))
+
+    def _goals(self) -> Table:
+        rows = tuple(
+            (
+                goal.name,
+                f">= {_number(goal.least)}"
+                if goal.least > -math.inf
+                else f"<= {_number(goal.most)}",
+                _number(goal.figure),
+                "met" if goal.met else "MISSED",
+            )
+            for goal in self.goals()
+        )
+        return Table("Goals", ("", "goal", "figure", ""), rows)
+
+
+def _columns(polls: Sequence[object]) -> list[list[float]]:
+    names = ("floor_calls", "our_calls", "floor_process", "our_process")
+    return [[getattr(poll, name) for poll in polls] for name in names]
+
+
+def _quotient(ours: float | None, peer: float | None) -> str:
+    return "" if ours is None or not peer else _number(ours / peer)
+
+
+def _number(value: float | None) -> str:
+    """Return three significant digits, or all of a larger number's whole part."""
+    if value is None:
+        return ""
+    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:,.{max(min(digits, 3), 0)}f}"
