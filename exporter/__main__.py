@@ -11,10 +11,7 @@ def main() -> None:
 
     os._exit: a thread that hangs in a driver call must not hold the exit.
     """
-    code = run(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    os._exit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -48,12 +48,11 @@ class Plan:
 
     def period_seconds(self, tier: Tier) -> float:
         """Return the time between two readings of a tier."""
-        return {
-            Tier.FAST: 0.0,  # at every tick
-            Tier.SLOW: self.slow_seconds,
-            Tier.BLOCKING: self.blocking_seconds,
-            Tier.STATIC: math.inf,
-        }[tier]
+        if tier is Tier.SLOW:
+            return self.slow_seconds
+        if tier is Tier.BLOCKING:
+            return self.blocking_seconds
+        return math.inf if tier is Tier.STATIC else 0.0  # fast: at every tick
 
 
 @dataclass(slots=True)

@@ -62,7 +62,7 @@ def of_host(part: Callable[[Host], T | None], metrics: tuple[Row[T], ...]) -> Ta
 
 
 CATALOGUE: tuple[Table, ...] = (
-    per_gpu(None, lambda g: g, status.GPU_METRICS),
+    per_gpu(None, lambda g: status.HEALTHS[g.fault], status.GPU_METRICS),
     per_gpu(identity.READER, lambda g: g.identity, identity.METRICS),
     per_gpu(memory.READER, lambda g: g.memory, memory.METRICS),
     per_gpu(memory.BAR1_READER, lambda g: g.bar1, memory.BAR1_METRICS),

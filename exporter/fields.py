@@ -51,6 +51,8 @@ class Field(Enum):
     POWER_LIMIT_DEFAULT = 189
     POWER_LIMIT_CURRENT = 190
 
+    __hash__ = object.__hash__  # Enum's own is in Python, and asked for hundreds of times a tick
+
 
 # From this driver on, the three counters have these numbers; newest first.
 _MOVED: tuple[tuple[tuple[int, int], dict[Field, int]], ...] = (

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from exporter.metric import Kind, Metric, MetricVec, Row
 from exporter.sampling import Fault
-from exporter.snapshot import Gpu, Process, Snapshot
+from exporter.snapshot import Process, Snapshot
 
-FAULTS: dict[Fault | None, dict[str, int]] = {
-    present: {fault.value: int(fault is present) for fault in Fault} for present in (None, *Fault)
-}
 
-GPU_METRICS: tuple[Row[Gpu], ...] = (
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a GPU gives readings, and if not, why."""
+
+    fault: Fault | None
+
+
+# One for each: a page takes over what stands for the very objects of the page before.
+HEALTHS = {fault: Health(fault) for fault in (None, *Fault)}
+
+GPU_METRICS: tuple[Row[Health], ...] = (
     Metric(
         "gpu_up",
         "1 while the GPU answers; 0 when it is lost, hung or not permitted: see gpu_fault.",
-        lambda g: int(g.fault is None),
+        lambda h: int(h.fault is None),
     ),
     MetricVec(
         "gpu_fault",
         "1 for the reason why the GPU gives no readings, 0 for the others.",
         ("reason",),
-        lambda g: FAULTS[g.fault],
+        lambda h: {fault.value: int(fault is h.fault) for fault in Fault},
     ),
 )
 

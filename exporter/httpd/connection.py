@@ -126,8 +126,9 @@ class Connection(asyncio.BufferedProtocol):
                 self._sock.shutdown(socket.SHUT_RDWR)  # ends the handshake
 
     def _begin(self, data: bytes) -> None:
+        if self.stage is not Stage.READING:  # the first request's time runs from the connection on
+            self.deadline = self._loop.time() + self._shared.limits.request_seconds
         self.stage = Stage.READING
-        self.deadline = self._loop.time() + self._shared.limits.request_seconds
         self._incoming = Incoming(self._shared.routes, self._shared.limits)
         self._incoming.feed(data)
 
