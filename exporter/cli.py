@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import difflib
 import platform
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from exporter.httpd import ListenError, parse_address
 DEFAULT_CONFIG = Path("/etc/gpu-node-exporter/config.yml")
 DEFAULT_ADDRESS = ":9836"
 DEFAULT_PROFILE = "h100x8"
+TELEMETRY_PATH = re.compile(r"(?!/-/|/api/)(/[\w.~-]+)+", re.ASCII)
 OK, BAD, USAGE = 0, 1, 2
 
 
@@ -34,9 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return COMMANDS[command](rest)
     except SystemExit as done:  # argparse: --help, --version, wrong usage
-        return done.code if isinstance(done.code, int) else USAGE
-    except BrokenPipeError:
-        return OK
+        return _print("") or (done.code if isinstance(done.code, int) else USAGE)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,11 +45,11 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
-            flag = unknown.split()[0].split("=")[0]
+            word = next(iter(unknown.split()), '""')
             known = [option for action in self._actions for option in action.option_strings]
-            near = difflib.get_close_matches(flag, known, 1)
+            near = difflib.get_close_matches(word.split("=")[0], [*known, *COMMANDS], 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            message = f"there is no {unknown.split()[0]}{hint}"
+            message = f"there is no {word}{hint}"
         self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
@@ -123,8 +123,11 @@ def _serve(arguments: Sequence[str]) -> int:
             parse_address(address)
     except ListenError as bad:
         parser.error(f"--web.listen-address: {bad}")
-    if not flags.telemetry_path.startswith("/") or len(flags.telemetry_path) < len("/x"):
-        parser.error(f'--web.telemetry-path: "{flags.telemetry_path}" is no path like /metrics')
+    if not TELEMETRY_PATH.fullmatch(flags.telemetry_path):
+        parser.error(
+            f'--web.telemetry-path: "{flags.telemetry_path}" is no path like /metrics; '
+            "/-/ and /api/ are the daemon's own"
+        )
     if flags.simulate is not None:
         from exporter.simulate import PROFILES  # noqa: PLC0415  real nodes never need it
 
@@ -170,8 +173,7 @@ def _check_config(arguments: Sequence[str]) -> int:
         load(path, COLLECTORS)
     except ConfigError as bad:
         return _say(str(bad))
-    print(f"{path}: good")  # noqa: T201  the command line speaks here
-    return OK
+    return _print(f"{path}: good\n")
 
 
 def _metrics(arguments: Sequence[str]) -> int:
@@ -180,7 +182,17 @@ def _metrics(arguments: Sequence[str]) -> int:
         description="Print the metrics reference as Markdown.",
     )
     parser.parse_args(arguments)
-    print(reference(), end="")  # noqa: T201  the command line speaks here
+    return _print(reference())
+
+
+def _print(text: str) -> int:
+    """Print a text and return the exit code; a reader that has gone had what it wanted."""
+    try:
+        print(text, end="", flush=True)  # noqa: T201  the command line speaks here
+    except BrokenPipeError:
+        return OK
+    except OSError as error:
+        return _say(f"cannot write: {error.strerror}")
     return OK
 
 
