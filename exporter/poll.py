@@ -27,6 +27,7 @@ from exporter.snapshot import Build, Process, Reload, Snapshot
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5.0  # between two attempts to find a driver; also the first reading's deadline
+PROCESS_SECONDS = 5.0  # between two looks at ourselves
 BLOCKING_DEADLINE_SECONDS = 2.0
 SPLIT_SHARE, JOIN_SHARE = 0.2, 0.1  # of the interval: a thread per GPU above, one thread below
 
@@ -66,6 +67,8 @@ class Poller:
         self._problem = "the driver has not answered yet"
         self._pci_gpus: int | None = None
         self._counted_at = -math.inf
+        self._process: Process | None = None
+        self._weighed_at = -math.inf
         self._boards: tuple[Board, ...] = ()
         self._ticked_at: float | None = None
         self._split = False
@@ -90,6 +93,8 @@ class Poller:
         self._count_skipped(now)
         if self._info is None:
             self._connect(now)
+        if now - self._weighed_at >= PROCESS_SECONDS:
+            self._weighed_at, self._process = now, self._sources.process()
         if now - self._counted_at >= self._plan.slow_seconds:
             self._counted_at, self._pci_gpus = now, self._driver.pci_gpus()
         jobs = [job for b in self._boards if (job := b.next_job(self._driver, self._plan, now))]
@@ -112,7 +117,7 @@ class Poller:
             pci_gpus=self._pci_gpus,
             gpus=tuple(board.gpu() for board in self._boards),
             host=host,
-            process=self._sources.process(),
+            process=self._process,
             read_seconds=dict(self._ledger.seconds),
             read_errors=dict(self._ledger.errors),
             polls=dict(self._ledger.polls),
