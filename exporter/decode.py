@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
-from exporter.schema import Checked, Key, Place, boolean
+from exporter.schema import (
+    Checked,
+    Key,
+    Place,
+    boolean,
+    count,
+    json_value,
+    listed,
+    nearest,
+    number,
+    shown,
+)
 
 T = TypeVar("T")
 
@@ -19,9 +30,9 @@ _UNTAGGED = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "
 _KINDS: Mapping[type[Node], str] = MappingProxyType(
     {MappingNode: "keys and values", SequenceNode: "a list", ScalarNode: "a single value"}
 )
-# YAML has a type of its own for what these read, so that quotes turn it into mere text.
-_TYPED_BY_YAML = (boolean,)
-_LONGEST_SHOWN = 60
+# YAML has types of its own for what these read, so that quotes turn it into mere text.
+_TYPED_BY_YAML = (boolean, count, number)
+_ANY = Key("")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,7 +61,7 @@ def decode(into: type[T], root: Node, names: Mapping[str, Collection[str]]) -> T
         MistakesError: all that is wrong with it.
     """
     decoder = _Decoder(names)
-    made = decoder.value(into, Key(""), root, "")
+    made = decoder.value(into, _ANY, root, "")
     if decoder.mistakes:
         raise MistakesError(decoder.mistakes)
     return cast("T", made)
@@ -69,15 +80,20 @@ class _Decoder:
         self.mistakes.append(Mistake(mark.line + 1, mark.column + 1, whole))
 
     def value(self, hint: object, spec: Key, node: Node, path: str) -> object:
-        hint = _without_none(hint)
         if node.tag.removeprefix(_YAML) not in _UNTAGGED:
             tag = shown(node.tag.replace(_YAML, "!!"))
             self.say(node, path, f"the tag {tag} is not supported; remove it")
             return None
+        return self.untagged(_without_none(hint), spec, node, path)
+
+    def untagged(self, hint: object, spec: Key, node: Node, path: str) -> object:
         if isinstance(hint, type) and is_dataclass(hint):
-            return self.section(hint, node, path)
-        if get_origin(hint) is Mapping:
+            if spec.read is None or isinstance(node, MappingNode):
+                return self.section(hint, node, path)
+        elif get_origin(hint) is Mapping:
             return self.mapping(get_args(hint)[1], spec, node, path)
+        if hint is object:
+            return self.tree(node, path)
         if _is_null(node):
             self.say(node, path, f"no value; {_write_value(spec)}, or leave the key out")
             return None
@@ -87,7 +103,7 @@ class _Decoder:
 
     def section(self, cls: type, node: Node, path: str) -> object:
         before = len(self.mistakes)
-        known = {_key_of(field).name: field for field in fields(cls)}
+        known = {spec.name: field for field in fields(cls) if (spec := _key_of(field)).name}
         hints = get_type_hints(cls)
         entries = self.entries(node, path, known)
         values = {}
@@ -104,27 +120,35 @@ class _Decoder:
         if isinstance(made, Checked):
             for place, message in made.check():
                 at = _find(node, place)
-                value = f'"{shown(at.value)}" ' if at and isinstance(at, ScalarNode) else ""
-                subject = value if at else "the default "
-                self.say(at or node, _below(path, *place), subject + message)
+                subject = "" if at else "the default "
+                if at and isinstance(at, ScalarNode) and not _is_null(at):
+                    subject = f'"{shown(at.value)}" '
+                self.say(at or _nearest_above(node, place), _below(path, *place), subject + message)
         return made
 
     def mapping(self, hint: object, spec: Key, node: Node, path: str) -> object:
         known = sorted(self.names[spec.among]) if spec.among else None
-        entries = self.entries(node, path, known)
+        entries = self.entries(node, path, known, spec.keys)
+        each = replace(spec, among="")
         return MappingProxyType(
             {
-                name: self.value(hint, spec, item, _below(path, name))
+                name: self.value(hint, each, item, _below(path, name))
                 for name, item in entries.items()
             }
         )
 
-    def entries(self, node: Node, path: str, known: Collection[str] | None) -> dict[str, Node]:
+    def entries(
+        self,
+        node: Node,
+        path: str,
+        known: Collection[str] | None,
+        notation: Callable[[str], str] | None = None,
+    ) -> dict[str, Node]:
         """Return a section's usable entries: each key once, and a known one unless all are."""
         if _is_null(node) and node.value == "":  # nothing below the key, or only comments
             return {}
         if not isinstance(node, MappingNode):
-            right = "write a key and a value" if known is None else _listed(known)
+            right = "write a key and a value" if known is None else listed(known)
             self.say(node, path, f"{_KINDS[type(node)]} instead of keys and values; {right}")
             return {}
         entries: dict[str, Node] = {}
@@ -140,8 +164,8 @@ class _Decoder:
                 first = f"first on line {lines[name.value]}"
                 self.say(name, inner, f"given again, {first}; keep one of them")
             elif known is not None and name.value not in known:
-                self.say(name, inner, f"unknown key; {_nearest(name.value, known)}")
-            else:
+                self.say(name, inner, f"unknown key; {nearest(name.value, known)}")
+            elif notation is None or self.read(notation, name, inner) is not None:
                 entries[name.value] = item
             lines.setdefault(name.value, name.start_mark.line + 1)
         return entries
@@ -153,13 +177,14 @@ class _Decoder:
             return None
         lines: dict[str, int] = {}
         for position, item in enumerate(node.value):
-            name = _find(item, (spec.unique,)) if spec.unique else None
+            name = _find(item, (spec.unique,)) if spec.unique else item
             if name is None or not isinstance(name, ScalarNode):
                 continue
             if name.value in lines:
-                first = f'"{shown(name.value)}" is taken on line {lines[name.value]}'
-                inner = _below(path, position, spec.unique)
-                self.say(name, inner, f"{first}; give each its own {spec.unique}")
+                taken = f'"{shown(name.value)}" is taken on line {lines[name.value]}'
+                right = f"give each its own {spec.unique}" if spec.unique else "remove one"
+                inner = _below(path, position, *filter(None, [spec.unique]))
+                self.say(name, inner, f"{taken}; {right}")
             lines.setdefault(name.value, name.start_mark.line + 1)
         return tuple(
             self.value(hint, spec, item, _below(path, position))
@@ -173,19 +198,51 @@ class _Decoder:
             kind = _KINDS[type(node)]
             self.say(node, path, f"{kind} instead of a single value; {_write_value(spec)}")
             return None
-        text = f'"{shown(node.value)}"'
-        try:
-            value = spec.read(node.value)
-        except ValueError as error:
-            self.say(node, path, f"{text} {error}")
+        value = self.read(spec.read, node, path)
+        if value is None:
             return None
-        if spec.read in _TYPED_BY_YAML and node.tag == _YAML + "str":
+        text = f'"{shown(node.value)}"'
+        if spec.read in _TYPED_BY_YAML and node.style:
             self.say(node, path, f"{text} in quotes is text; write {node.value} without them")
         elif spec.at_least and value < spec.read(spec.at_least):
             self.say(node, path, f"{text} is below {spec.at_least}; {_write_value(spec)}")
         elif spec.at_most and value > spec.read(spec.at_most):
             self.say(node, path, f"{text} is above {spec.at_most}; {_write_value(spec)}")
+        elif spec.among and value not in self.names[spec.among]:
+            right = nearest(node.value, sorted(self.names[spec.among]))
+            self.say(node, path, f"{text} is none of the {spec.among} that go here; {right}")
         return cast("object", value)
+
+    def read(self, notation: Callable[[str], Any], node: ScalarNode, path: str) -> Any:  # noqa: ANN401  what a notation gives
+        try:
+            return notation(node.value)
+        except ValueError as error:
+            self.say(node, path, f'"{shown(node.value)}" {error}')
+            return None
+
+    def tree(self, node: Node, path: str) -> object:
+        """Return any structure. A plain value must be the same in YAML and in JSON."""
+        if isinstance(node, MappingNode):
+            entries = self.entries(node, path, None)
+            return {
+                name: self.value(object, _ANY, item, _below(path, name))
+                for name, item in entries.items()
+            }
+        if isinstance(node, SequenceNode):
+            return [
+                self.value(object, _ANY, item, _below(path, position))
+                for position, item in enumerate(node.value)
+            ]
+        if cast("ScalarNode", node).style:
+            return node.value
+        try:
+            value, is_text = json_value(node.value), False
+        except ValueError:
+            value, is_text = node.value, True
+        if is_text != (node.tag == _YAML + "str"):
+            right = "quote it if it is text, else write it as in JSON"
+            self.say(node, path, f'"{shown(node.value)}" is read in two ways; {right}')
+        return value
 
 
 def _key_of(field: Field[Any]) -> Key:
@@ -215,6 +272,14 @@ def _find(node: Node | None, place: Place) -> Node | None:
     return node
 
 
+def _nearest_above(node: Node, place: Place) -> Node:
+    """Return what the file says around a place at which it says nothing."""
+    for length in reversed(range(len(place))):
+        if at := _find(node, place[:length]):
+            return at
+    return node
+
+
 def _below(path: str, *steps: str | int) -> str:
     for step in steps:
         if isinstance(step, int):
@@ -224,22 +289,5 @@ def _below(path: str, *steps: str | int) -> str:
     return path
 
 
-def shown(text: str) -> str:
-    """Return text that fits into one line of a message."""
-    short = text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
-
-
 def _write_value(spec: Key) -> str:
     return f"write a value of {spec.allowed()}" if spec.allowed() else "write a value"
-
-
-def _listed(known: Collection[str]) -> str:
-    return f"known here: {', '.join(known) or 'none'}"
-
-
-def _nearest(name: str, known: Collection[str]) -> str:
-    import difflib  # noqa: PLC0415  only a mistake needs it
-
-    near = difflib.get_close_matches(name[:_LONGEST_SHOWN], known, n=1)
-    return f'did you mean "{near[0]}"?' if near else _listed(known)

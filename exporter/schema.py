@@ -3,10 +3,11 @@
 The structure comes from a dataclass's type hints, the notation of a value from its field's `key`:
 
     hint                 in the file
-    another dataclass    a section: known keys, each once
+    another dataclass    a section: known keys, each once; or, with `read`, one value instead
     Mapping[str, V]      a section whose keys are free, or those of the set that `among` names
-    tuple[V, ...]        a list
+    tuple[V, ...]        a list; the same single value never twice
     V | None             V, or the key left out
+    object               any structure, its values as JSON spells them, as dict, list and scalars
     anything else        one value, in the notation of `read`
 
 A field without a default is a key that must be there. What several fields must hold together is
@@ -18,9 +19,13 @@ quoted text, and says what would be right: `has no unit; write 10s`.
 
 from __future__ import annotations
 
+import math
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 Place = tuple[str | int, ...]
@@ -30,6 +35,16 @@ _DURATION = re.compile(
     r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?(?:([0-9]{1,9})ms)?"
 )
 _MILLISECONDS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
+_SIZES: Mapping[str, int] = MappingProxyType(
+    {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+)
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_LONGEST_TEXT = 256
+_LONGEST_SHOWN = 60
+_MOST_LISTED = 20
+_JSON_WORDS: Mapping[str, bool | None] = MappingProxyType(
+    {"": None, "null": None, "true": True, "false": False}
+)
 _TRUE = ("true", "True", "TRUE", "on", "On", "ON", "yes", "Yes", "YES")
 _FALSE = ("false", "False", "FALSE", "off", "Off", "OFF", "no", "No", "NO")
 
@@ -52,6 +67,7 @@ class Key:
     at_most: str = ""
     unique: str = ""
     among: str = ""
+    keys: Callable[[str], str] | None = None
 
     def allowed(self) -> str:
         """Return the range in words, or "" where there is none."""
@@ -70,18 +86,20 @@ def key(
     at_most: str = "",
     unique: str = "",
     among: str = "",
+    keys: Callable[[str], str] | None = None,
 ) -> Mapping[str, Key]:
     """Return a dataclass field's metadata. A field without any is a section of its own name.
 
     Args:
-        name: The key in the file.
-        read: The notation (`exporter.notation`) of the value, or of each of several.
+        name: The key in the file; "" for a field that the file never says.
+        read: The notation of the value, or of each of several.
         at_least: The smallest value allowed, written as in the file.
         at_most: The largest value allowed, written as in the file.
         unique: Of a list of sections: the key whose value no two of them may share.
-        among: Of free keys: which of the sets given to `decode` they must come from.
+        among: Of free keys, or of a value: which of the sets given to `decode` it must come from.
+        keys: Of free keys: their notation.
     """
-    return {"key": Key(name, read, at_least, at_most, unique, among)}
+    return {"key": Key(name, read, at_least, at_most, unique, among, keys)}
 
 
 @runtime_checkable
@@ -125,3 +143,116 @@ def boolean(text: str) -> bool:
     if text in _FALSE:
         return False
     raise ValueError("is neither true nor false; write true or false")
+
+
+def number(text: str) -> float:
+    """Read a number as JSON spells it."""
+    if re.fullmatch(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,3})?", text):
+        value = float(text)
+        if math.isfinite(value):
+            return value
+    if match := re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%", text):
+        raise ValueError(f"is a percentage; write {float(match[1]) / 100:g}")
+    raise ValueError("is not a number; write digits with a point, such as 0.95 or 85")
+
+
+def json_value(text: str) -> float | bool | None:
+    """Read what JSON has besides text: numbers, true, false and null; nothing is null too."""
+    if re.fullmatch("-?(0|[1-9][0-9]{0,17})", text):
+        return int(text)
+    if text in _JSON_WORDS:
+        return _JSON_WORDS[text]
+    try:
+        return number(text)
+    except ValueError:
+        raise ValueError("is not a value of JSON; write a number, true, false or null") from None
+
+
+def count(text: str) -> int:
+    """Read a whole number."""
+    if re.fullmatch("-?(0|[1-9][0-9]{0,8})", text):
+        return int(text)
+    raise ValueError("is not a whole number; write up to nine digits, such as 5")
+
+
+def size(text: str) -> int:
+    """Read `256MiB` as bytes. Units that some take for 1000 and others for 1024 are refused."""
+    if match := re.fullmatch(r"([0-9]{1,9})([KMGT]iB|B)", text):
+        return int(match[1]) * _SIZES[match[2]]
+    if match := re.fullmatch(r"([0-9]{1,9}) ?([KMGT])(i|B|b)?", text):
+        raise ValueError(f"is not in units of 1024; write {match[1]}{match[2]}iB")
+    if re.fullmatch("[0-9]{1,9}", text):
+        raise ValueError(f"has no unit; write {text}B, or a number of KiB, MiB or GiB")
+    raise ValueError("is not a size; write a whole number with B, KiB, MiB or GiB, such as 256MiB")
+
+
+def plain(text: str) -> str:
+    """Read text of one line."""
+    if not text.strip():
+        raise ValueError("is empty; write some text, or leave the key out")
+    if len(text) > _LONGEST_TEXT:
+        raise ValueError(f"is longer than {_LONGEST_TEXT} characters; shorten it")
+    if not text.isprintable():
+        raise ValueError("holds a control character; remove it")
+    return text
+
+
+def identifier(text: str) -> str:
+    """Read what other places call something by: fit for labels, file names and logs."""
+    if re.fullmatch("[A-Za-z0-9_][A-Za-z0-9_.:-]{0,99}", text):
+        return text
+    raise ValueError('is not a name; write up to 100 letters, digits and "_", "-", "." or ":"')
+
+
+def label_name(text: str) -> str:
+    """Read the name of a Prometheus label."""
+    if re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]{0,99}", text) and not text.startswith("__"):
+        return text
+    raise ValueError('is not a label name; write letters, digits and "_", such as scale_group')
+
+
+def choice(*known: str) -> Callable[[str], str]:
+    """Return the notation that takes one of these words."""
+
+    def read(text: str) -> str:
+        if text in known:
+            return text
+        raise ValueError(f"is not known here; write {', '.join(known[:-1])} or {known[-1]}")
+
+    return read
+
+
+def file_path(text: str) -> Path:
+    """Read an absolute path in which `${NAME}` stands for the environment's NAME."""
+    plain(text)
+    if "$" in _VARIABLE.sub("", text):
+        raise ValueError('has a "$" that begins no ${NAME}; write variables as ${NAME}')
+    for variable in _VARIABLE.findall(text):
+        if not os.environ.get(variable):
+            raise ValueError(f"needs {variable}, which is not set here; set it as the service does")
+    path = _VARIABLE.sub(lambda match: os.environ[match[1]], text)
+    if not path.startswith("/"):
+        raise ValueError("is not an absolute path; write it from / on")
+    return Path(path)
+
+
+def listed(known: Collection[str]) -> str:
+    """Return what there is, as the end of a message; of very many, the first ones."""
+    first = ", ".join(list(known)[:_MOST_LISTED]) or "none"
+    rest = len(known) - _MOST_LISTED
+    return f"known here: {first} and {rest} more" if rest > 0 else f"known here: {first}"
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return what somebody who wrote `name` may have meant, as the end of a message."""
+    import difflib  # noqa: PLC0415  only a mistake needs it
+
+    near = difflib.get_close_matches(name[:_LONGEST_TEXT], known, n=1)
+    return f'did you mean "{near[0]}"?' if near else listed(known)
+
+
+def shown(text: str) -> str:
+    """Return text that fits into one line of a message, without the password of a URL."""
+    text = re.sub("//[^/]*@", "//...@", text)
+    short = text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)

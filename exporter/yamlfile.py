@@ -9,8 +9,8 @@ from typing import TypeVar
 import yaml
 from yaml.reader import Reader
 
-from exporter.decode import Mistake, MistakesError, decode, shown
-from exporter.schema import ConfigError
+from exporter.decode import Mistake, MistakesError, decode
+from exporter.schema import ConfigError, shown
 
 T = TypeVar("T")
 
@@ -115,6 +115,8 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> Mistake:
     meaning = f"not YAML, {said}; check indentation, quotes and brackets"
     if char == "\t" and "cannot start" in said:
         meaning = "a tab cannot indent; use spaces"
+    elif text[: mark.index + 1].endswith("${"):
+        meaning = 'a "${" between brackets; put the value in quotes'
     else:
         for part, words in _MEANINGS:
             if part in said:

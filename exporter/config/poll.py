@@ -1,15 +1,11 @@
-"""What an operator may set: the configuration file as frozen, typed values."""
+"""How often readings are taken."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import MappingProxyType
 
-from exporter.schema import ConfigError, Place, as_duration, boolean, duration, key
-
-__all__ = ["Config", "ConfigError", "Poll", "load"]
+from exporter.schema import Place, as_duration, duration, key
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,31 +38,3 @@ class Poll:
             yield ("slow",), f"is shorter than fast ({fast}); write {fast} or longer"
         if self.deadline_seconds is not None and self.deadline_seconds >= self.fast_seconds:
             yield ("deadline",), f"is not shorter than fast ({fast}); write less than {fast}"
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """The whole file. Without one, every field has its default.
-
-    Attributes:
-        poll: How often readings are taken.
-        collectors: Groups of readings by name, switched on or off; one that is not named keeps
-            its own default.
-    """
-
-    poll: Poll = Poll()
-    collectors: Mapping[str, bool] = field(
-        default_factory=lambda: MappingProxyType({}),
-        metadata=key("collectors", boolean, among="collectors"),
-    )
-
-
-def load(path: Path, collectors: Collection[str]) -> Config:
-    """Read a configuration file in which `collectors` are the names there are.
-
-    Raises:
-        ConfigError: all that is wrong with the file.
-    """
-    from exporter import yamlfile  # noqa: PLC0415  yaml is 1.5 MiB that a daemon without a file saves
-
-    return yamlfile.load(path, Config, {"collectors": collectors})
