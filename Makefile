@@ -13,7 +13,8 @@ help: ## list the targets
 demo: ## the daemon on a simulated node (PORT=9836)
 	@$(PREPARE) run
 	@echo "http://localhost:$(PORT) is the simulated node's page; Ctrl-C ends it"
-	@exec $(BIN)/gpu-node-exporter --simulate --web.listen-address=:$(PORT) $(ARGS)
+	@exec $(BIN)/gpu-node-exporter --simulate --web.listen-address=:$(PORT) \
+		--storage.path=.cache/demo $(ARGS)
 
 run: ## the daemon on this machine's GPUs (ARGS="--config.file=...")
 	@$(PREPARE) run

@@ -63,7 +63,11 @@ def find_programs() -> Programs:
         Program(
             "gpu-node-exporter",
             _version(ours),
-            (str(ours), "--web.listen-address=127.0.0.1:{port}"),
+            (
+                str(ours),
+                "--web.listen-address=127.0.0.1:{port}",
+                "--storage.path={folder}",
+            ),
             lambda page: page.count(b"\ngpu_power_watts{") == GPUS,
         ),
         Program(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import platform
 import signal
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,14 +20,20 @@ from prometheus_client import ProcessCollector
 
 from exporter import __version__, host
 from exporter.board import Plan
-from exporter.catalogue import COLLECTORS, GPU_READERS
+from exporter.catalogue import COLLECTORS, GPU_READERS, RULE_METRICS
 from exporter.config import Config, ConfigError, load
+from exporter.doors import Doors
 from exporter.gpu.identity import READER as IDENTITY
 from exporter.host import Group
-from exporter.httpd import Server
+from exporter.httpd import Server, parse_address
 from exporter.nvml import NvmlDriver
+from exporter.pipeline import Pipeline
 from exporter.poll import Poller, Sources
+from exporter.recorder.flight import Recorder, settings
+from exporter.rules import Engine
 from exporter.sampling import Driver, DriverGoneError
+from exporter.scaleout.clock import system_clock
+from exporter.scaleout.service import Scaleout
 from exporter.snapshot import Build, Process, Reload
 from exporter.web import Web
 
@@ -42,6 +49,7 @@ class Options:
     config_file: Path | None
     listen_addresses: tuple[str, ...]
     telemetry_path: str
+    storage_path: Path  # of recordings and requests
     simulate: str | None  # a profile's name
     collectors: Mapping[str, bool]  # stronger than the config file's
 
@@ -56,8 +64,20 @@ class Daemon:
             ConfigError: the config file is bad.
         """
         self._options = options
-        plan, groups = self._plans(self._load())
+        config = self._load()
+        plan, groups = self._plans(config)
         self._fast_seconds = plan.fast_seconds
+        node, clock = socket.gethostname(), system_clock()
+        self._recorder = Recorder(options.storage_path, settings(config), node)
+        page_url = f"http://{node}:{parse_address(options.listen_addresses[0]).port}/"
+        self._scaleout = Scaleout(config, options.storage_path, node, page_url, clock)
+        self._engine = Engine(
+            config.rules,
+            config.scale_groups,
+            config.external_labels,
+            plan.fast_seconds,
+            self._scaleout.restored,
+        )
         self._poller = Poller(
             Sources(
                 driver=_driver(options.simulate),
@@ -68,8 +88,10 @@ class Daemon:
             groups,
             Reload(successful=True, success_timestamp_seconds=time.time()),
         )
-        self._web = Web(lambda: self._poller.latest, self.reload, options.telemetry_path)
-        self._server = Server(self._web.routes())
+        self._pipeline = Pipeline(self._poller, self._engine, self._recorder, self._scaleout)
+        self._web = Web(lambda: self._pipeline.latest, self.reload, options.telemetry_path)
+        self._doors = Doors(self._recorder, self._scaleout, clock)
+        self._server = Server([*self._web.routes(), *self._doors.open(config)])
         self._scheduler = BackgroundScheduler(
             timezone=timezone.utc,
             # Jobs run one after another in the scheduler's own thread: the poller has one writer.
@@ -103,12 +125,14 @@ class Daemon:
         log.info("stopping")
         guard.cancel()
         await self._server.stop()
+        self._recorder.close()
+        self._scaleout.stop()
         return self._exit_code
 
     def reload(self) -> str | None:
         """Load the config file again; keep the old config if it is bad. Return what is wrong."""
         try:
-            plan, groups = self._plans(self._load())
+            config = self._load()
         except ConfigError as bad:
             self._poller.reload = Reload(
                 successful=False,
@@ -118,12 +142,24 @@ class Daemon:
                 log.error("config not reloaded: %s", mistake)
             return str(bad)
         self._poller.reload = Reload(successful=True, success_timestamp_seconds=time.time())
-        self._fast_seconds = plan.fast_seconds
         # Once, between two ticks.
-        self._scheduler.add_job(self._poller.replan, args=(plan, groups), misfire_grace_time=None)
+        self._scheduler.add_job(self._apply, args=(config,), misfire_grace_time=None)
+        self._fast_seconds = config.poll.fast_seconds
         self._schedule()
+        self._doors.reload(config)
         log.info("config reloaded")
         return None
+
+    def _apply(self, config: Config) -> None:
+        plan, groups = self._plans(config)
+        self._poller.replan(plan, groups)
+        self._recorder.configure(settings(config))
+        self._pipeline.tell(
+            self._engine.replace(
+                config.rules, config.scale_groups, config.external_labels, plan.fast_seconds
+            )
+        )
+        self._scaleout.reload(config)
 
     def _schedule(self) -> None:
         self._scheduler.add_job(
@@ -139,7 +175,7 @@ class Daemon:
 
     def _tick(self) -> None:
         try:
-            self._poller.tick()
+            self._pipeline.tick()
         except DriverGoneError as gone:
             log.error("the driver is gone (%s); only a new process can load another", gone.error)
             self._exit_code = 1
@@ -151,7 +187,7 @@ class Daemon:
 
         The scheduler waits by the wall clock: if that is set back, the next tick is far away.
         """
-        latest = self._poller.latest
+        latest = self._pipeline.latest
         if latest is not None and latest.at(time.monotonic()).is_stale:
             self._schedule()
         if self._loop is not None:
@@ -159,7 +195,7 @@ class Daemon:
 
     def _load(self) -> Config:
         path = self._options.config_file
-        return Config() if path is None else load(path, COLLECTORS)
+        return Config() if path is None else load(path, COLLECTORS, RULE_METRICS)
 
     def _plans(self, config: Config) -> tuple[Plan, tuple[Group[Any], ...]]:
         """Return what is read, by config and command line."""

@@ -116,6 +116,8 @@ class Board:
         due = self._is_due(Tier.BLOCKING, plan, now)
         if self.fault or self.blocking_job is not None or not due:
             return None
+        if all(reader.tier is not Tier.BLOCKING for reader in plan.readers):
+            return None
         self._mark([Tier.BLOCKING], plan, now)
         self.blocking_job = self._make_job(driver, plan, (Tier.BLOCKING,), self._blocking_device)
         return self.blocking_job

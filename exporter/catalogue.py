@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from exporter import host, status
+from exporter import host, recorder_view, rules_view, scaleout_view, status
 from exporter.gpu import clocks, identity, memory, nvlink, pcie, power, temperature, utilization
-from exporter.metric import MetricVec, Row, unit_of
+from exporter.metric import Kind, Metric, MetricVec, Row, unit_of
 from exporter.sampling import Reader
 from exporter.snapshot import Gpu, Host, Snapshot
 
@@ -61,6 +61,12 @@ def of_host(part: Callable[[Host], T | None], metrics: tuple[Row[T], ...]) -> Ta
     return single(lambda s: part(s.host) if s.host else None, metrics)
 
 
+def windows(snapshot: Snapshot) -> list[rules_view.Window | None]:
+    """Return each GPU's window of sustained load."""
+    seen = snapshot.rules.windows if snapshot.rules else {}
+    return [seen.get(gpu.index) for gpu in snapshot.gpus]
+
+
 CATALOGUE: tuple[Table, ...] = (
     per_gpu(None, lambda g: status.HEALTHS[g.fault], status.GPU_METRICS),
     per_gpu(identity.READER, lambda g: g.identity, identity.METRICS),
@@ -83,12 +89,16 @@ CATALOGUE: tuple[Table, ...] = (
     per_gpu(pcie.LINK_READER, lambda g: g.pcie_link, pcie.LINK_METRICS),
     per_gpu(nvlink.READER, lambda g: g.nvlink, nvlink.METRICS),
     per_gpu(nvlink.LINKS_READER, lambda g: g.nvlinks, nvlink.LINKS_METRICS),
+    Table(GPU_LABELS, windows, rules_view.WINDOW_METRICS),
     of_host(lambda h: h.memory, host.memory.METRICS),
     of_host(lambda h: h.swap, host.swap.METRICS),
     of_host(lambda h: h.pressure, host.pressure.METRICS),
     of_host(lambda h: h.cpu, host.cpu.METRICS),
     of_host(lambda h: h.disk, host.disk.METRICS),
     of_host(lambda h: h.thermal, host.thermal.METRICS),
+    single(lambda s: s.rules, rules_view.METRICS),
+    single(lambda s: s.recorder, recorder_view.METRICS),
+    single(lambda s: s.scaleout, scaleout_view.METRICS),
     single(lambda s: s, status.SNAPSHOT_METRICS),
     single(lambda s: s.process, status.PROCESS_METRICS),
 )
@@ -99,6 +109,20 @@ GPU_READERS: tuple[Reader[Any], ...] = tuple(t.reader for t in CATALOGUE if t.re
 COLLECTORS: tuple[str, ...] = (
     *dict.fromkeys(r.collector for r in GPU_READERS if r.collector != identity.READER.collector),
     *(group.name for group in host.GROUPS),
+)
+
+# No readings, but what is made of them.
+JUDGEMENTS = {"gpu_up", "gpu_sampler_coverage_ratio"}
+
+# What a rule may watch: levels with one value a GPU, or one for the host.
+RULE_METRICS: tuple[str, ...] = tuple(
+    metric.name
+    for table in CATALOGUE
+    for metric in table.metrics
+    if isinstance(metric, Metric)
+    and metric.kind is Kind.GAUGE
+    and metric.name not in JUDGEMENTS
+    and (table.labels == GPU_LABELS or metric.name.startswith("host_"))
 )
 
 

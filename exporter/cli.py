@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import difflib
-import platform
+import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from exporter import __version__, logs
-from exporter.catalogue import COLLECTORS, reference
+from exporter import logs
+from exporter.catalogue import COLLECTORS, RULE_METRICS, reference
 from exporter.config import ConfigError, load
+from exporter.flags import DEFAULT_ADDRESS, USAGE, Parser, run_parser
 from exporter.httpd import ListenError, parse_address
 
-DEFAULT_CONFIG = Path("/etc/gpu-node-exporter/config.yml")
-DEFAULT_ADDRESS = ":9836"
-DEFAULT_PROFILE = "h100x8"
 TELEMETRY_PATH = re.compile(r"(?!/-/|/api/)(/[\w.~-]+)+", re.ASCII)
-OK, BAD, USAGE = 0, 1, 2
+OK, BAD = 0, 1
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -39,83 +35,8 @@ def run(arguments: Sequence[str]) -> int:
         return _print("") or (done.code if isinstance(done.code, int) else USAGE)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors are one line that says what would be right, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ")
-        if unknown != message:
-            word = next(iter(unknown.split()), '""')
-            known = [option for action in self._actions for option in action.option_strings]
-            near = difflib.get_close_matches(word.split("=")[0], [*known, *COMMANDS], 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            message = f"there is no {word}{hint}"
-        self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-def _run_parser() -> _Parser:
-    parser = _Parser(
-        prog="gpu-node-exporter",
-        description="Prometheus exporter for NVIDIA inference nodes.",
-        epilog="Other commands: check-config FILE, metrics.",
-        allow_abbrev=False,
-        usage="%(prog)s [run] [flags]",
-    )
-    parser.add_argument(
-        "--config.file",
-        dest="config_file",
-        type=Path,
-        metavar="FILE",
-        help=f"config (default: {DEFAULT_CONFIG}, if it is there)",
-    )
-    parser.add_argument(
-        "--web.listen-address",
-        dest="addresses",
-        action="append",
-        metavar="ADDRESS",
-        help=f"where to listen, as [HOST]:PORT; may be repeated (default: {DEFAULT_ADDRESS})",
-    )
-    parser.add_argument(
-        "--web.telemetry-path",
-        dest="telemetry_path",
-        default="/metrics",
-        metavar="PATH",
-        help="where the metrics are (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--simulate",
-        nargs="?",
-        const=DEFAULT_PROFILE,
-        metavar="PROFILE",
-        help=f"simulate a node (default: {DEFAULT_PROFILE})",
-    )
-    parser.add_argument(
-        "--log.level", dest="log_level", default="info", choices=logs.LEVELS, help="(default: info)"
-    )
-    parser.add_argument(
-        "--log.format",
-        dest="log_format",
-        default="logfmt",
-        choices=logs.FORMATS,
-        help="(default: logfmt)",
-    )
-    parser.add_argument("--version", action="version", version=_version())
-    collectors = parser.add_argument_group("collectors", "--no-collector.NAME switches one off")
-    for name in COLLECTORS:
-        collectors.add_argument(
-            f"--collector.{name}", dest=f"collector.{name}", action="store_true", default=None
-        )
-        collectors.add_argument(
-            f"--no-collector.{name}",
-            dest=f"collector.{name}",
-            action="store_false",
-            help=argparse.SUPPRESS,
-        )
-    return parser
-
-
 def _serve(arguments: Sequence[str]) -> int:
-    parser = _run_parser()
+    parser = run_parser(tuple(COMMANDS))
     flags = parser.parse_args(arguments)
     addresses = tuple(flags.addresses or [DEFAULT_ADDRESS])
     try:
@@ -141,14 +62,12 @@ def _daemon(flags: argparse.Namespace, addresses: tuple[str, ...]) -> int:
     # Late: the other commands need no scheduler, driver or server.
     from exporter.app import Daemon, Options  # noqa: PLC0415
 
-    config_file = flags.config_file
-    if config_file is None and DEFAULT_CONFIG.exists():
-        config_file = DEFAULT_CONFIG
     given = {name: vars(flags)[f"collector.{name}"] for name in COLLECTORS}
     options = Options(
-        config_file=config_file,
+        config_file=flags.config_file,
         listen_addresses=addresses,
         telemetry_path=flags.telemetry_path,
+        storage_path=flags.storage_path,
         simulate=flags.simulate,
         collectors={name: on for name, on in given.items() if on is not None},
     )
@@ -163,26 +82,55 @@ def _daemon(flags: argparse.Namespace, addresses: tuple[str, ...]) -> int:
 
 
 def _check_config(arguments: Sequence[str]) -> int:
-    parser = _Parser(
+    parser = Parser(
         prog="gpu-node-exporter check-config",
         description="Check a config file: every mistake at once, as file:line:col.",
     )
     parser.add_argument("file", type=Path, metavar="FILE")
     path = parser.parse_args(arguments).file
+    # Where systemd puts the service's credentials; outside of it there is no such variable.
+    os.environ.setdefault("CREDENTIALS_DIRECTORY", "/run/credentials/gpu-node-exporter.service")
     try:
-        load(path, COLLECTORS)
+        config = load(path, COLLECTORS, RULE_METRICS)
     except ConfigError as bad:
         return _say(str(bad))
-    return _print(f"{path}: good\n")
+    from exporter.config.advice import warnings  # noqa: PLC0415  only this command gives advice
+
+    told = [f"{path}: warning: {warning}\n" for warning in warnings(config)]
+    return _print("".join((*told, f"{path}: good\n")))
 
 
 def _metrics(arguments: Sequence[str]) -> int:
-    parser = _Parser(
+    parser = Parser(
         prog="gpu-node-exporter metrics",
         description="Print the metrics reference as Markdown.",
     )
     parser.parse_args(arguments)
     return _print(reference())
+
+
+def _recordings(arguments: Sequence[str]) -> int:
+    from exporter.recorder.model import RecordingError  # noqa: PLC0415  the daemon needs no tools
+    from exporter.tools import recordings  # noqa: PLC0415
+
+    return _tell(recordings(arguments), RecordingError)
+
+
+def _scale_out(arguments: Sequence[str]) -> int:
+    from exporter.scaleout.commands import CommandError  # noqa: PLC0415  the daemon needs no tools
+    from exporter.tools import scale_out  # noqa: PLC0415
+
+    return _tell(scale_out(arguments), CommandError, ConfigError)
+
+
+def _tell(texts: Iterable[str], *problems: type[Exception]) -> int:
+    try:
+        for text in texts:
+            if _print(text) == BAD:
+                return BAD
+    except problems as problem:
+        return _say(str(problem))
+    return OK
 
 
 def _print(text: str) -> int:
@@ -201,12 +149,10 @@ def _say(problem: str) -> int:
     return BAD
 
 
-def _version() -> str:
-    return f"gpu-node-exporter {__version__} (Python {platform.python_version()})"
-
-
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "run": _serve,
     "check-config": _check_config,
     "metrics": _metrics,
+    "recordings": _recordings,
+    "scale-out": _scale_out,
 }

@@ -101,14 +101,15 @@ class Crew:
         """Wait until every job is done or overdue.
 
         A job that takes longer than `deadline_seconds` is overdue: its thread is left to it, and
-        what was to follow it goes on on threads of its own. Without `block`, only look.
+        what was to follow it goes on, on a thread each: they have waited enough. Without `block`,
+        only look; then nobody waits, and one thread does for them.
         """
         while self._busy:
             due = min(worker.started for worker in self._busy) + deadline_seconds
             try:
                 self._retire(self._finished.get(block, max(due - time.monotonic(), 0.001)))
             except queue.Empty:
-                self._leave_behind(deadline_seconds)
+                self._leave_behind(deadline_seconds, split=block)
                 if not block:
                     return
 
@@ -118,14 +119,14 @@ class Crew:
             self._busy.remove(worker)
         self._idle.append(worker)
 
-    def _leave_behind(self, deadline_seconds: float) -> None:
+    def _leave_behind(self, deadline_seconds: float, *, split: bool) -> None:
         now = time.monotonic()
         for worker in list(self._busy):
             job = worker.job
             if job is not None and not job.done and now - worker.started >= deadline_seconds:
                 job.overdue = True
                 self._busy.remove(worker)
-                self.start(worker.take_back(), split=True)
+                self.start(worker.take_back(), split=split)
 
     def _hire(self) -> _Worker:
         self._count += 1

@@ -19,7 +19,10 @@ from exporter.host.memory import Memory as HostMemory
 from exporter.host.pressure import Pressure
 from exporter.host.swap import Swap
 from exporter.host.thermal import Thermal
+from exporter.recorder_view import RecorderView
+from exporter.rules_view import RulesView
 from exporter.sampling import DriverInfo, Fault
+from exporter.scaleout_view import ScaleoutView
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,9 @@ class Snapshot:
     read_seconds: Mapping[str, float] = field(default_factory=dict)  # by group
     read_errors: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by group, error
     polls: Mapping[str, int] = field(default_factory=dict)  # by result
+    rules: RulesView | None = None
+    recorder: RecorderView | None = None
+    scaleout: ScaleoutView | None = None
 
     @property
     def is_stale(self) -> bool:
@@ -136,4 +142,5 @@ class Snapshot:
         bare = tuple(
             Gpu(gpu.index, gpu.uuid, gpu.fault or Fault.ERROR, gpu.sampled_at) for gpu in self.gpus
         )
-        return replace(seen, gpus=bare, host=None, process=None, read_seconds={})
+        rules = replace(self.rules, windows={}) if self.rules else None
+        return replace(seen, gpus=bare, host=None, process=None, read_seconds={}, rules=rules)

@@ -192,9 +192,14 @@ def running(
         folder = Path(name)
         with (folder / "log").open("wb") as log:
             (folder / "config.yml").write_text(config)
-            addresses = [f"--web.listen-address={address}" for address in listen]
+            flags = (
+                *(f"--web.listen-address={address}" for address in listen),
+                f"--config.file={folder / 'config.yml'}",
+                f"--storage.path={folder / 'storage'}",
+                *flags,
+            )
             process = subprocess.Popen(
-                [COMMAND, *addresses, f"--config.file={folder / 'config.yml'}", *flags],
+                [COMMAND, *flags],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -20,7 +20,9 @@ from exporter.board import Outcome, Plan, take
 from exporter.catalogue import GPU_READERS
 from exporter.device import NvmlDevice
 from exporter.nvml import NvmlDriver
+from exporter.poll import Poller, Sources
 from exporter.sampling import FoundGpu, Tier
+from exporter.snapshot import Build, Reload
 
 PLAN = Plan(
     readers=GPU_READERS,
@@ -59,6 +61,15 @@ class Node:
     def device(self, index: int = 0) -> NvmlDevice:
         """Open a GPU of the machine, for all readers there are."""
         return self.driver.open(FoundGpu(index, ""), GPU_READERS, PLAN.max_gap_seconds)
+
+    def poller(self, plan: Plan) -> Poller:
+        """Return a poller that has found the driver and read every GPU; host left out."""
+        sources = Sources(self.driver, Build("1", "3", simulated=False), lambda: None, self.clock)
+        reload = Reload(successful=True, success_timestamp_seconds=0)
+        poller = Poller(sources, plan, (), reload)
+        while poller.tick().driver is None:  # looking for it has a thread of its own
+            self.clock.seconds += 5
+        return poller
 
     def read(
         self, device: NvmlDevice, *tiers: Tier, last: dict[str, Any] | None = None

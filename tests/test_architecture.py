@@ -20,6 +20,8 @@ OWNERS = {
     "h11": {"httpd"},
     "yaml": {"yamlfile.py", "decode.py"},
     "prometheus_client": {"app.py", "web.py"},
+    "requests": {"scaleout"},
+    "sqlite3": {"scaleout"},
 }
 
 

@@ -41,6 +41,16 @@ host_swap_in_bytes_total host_swap_out_bytes_total
 host_pressure_seconds_total{resource,kind} host_oom_kills_total host_cpu_seconds_total{mode}
 host_load{window} host_disk_read_bytes_total{device} host_disk_written_bytes_total{device}
 host_thermal_zone_celsius{zone,type}
+gpu_utilization_window_min_ratio{window} gpu_utilization_window_min_peak_ratio{window}
+gpu_sampler_coverage_ratio
+gpu_rule_state{rule} gpu_rule_firings_total{rule} gpu_rule_condition_seconds_total{rule}
+gpu_rule_threshold{rule}
+gpu_recorder_active gpu_recorder_recordings_total{reason} gpu_recorder_dropped_total
+gpu_recorder_stored_bytes
+scaleout_events_total{action,result} scaleout_deliveries_total{receiver,result}
+scaleout_outbox_events{state} scaleout_outbox_durable
+scaleout_cooldown_remaining_seconds{action} scaleout_paused
+scaleout_last_delivery_timestamp_seconds{receiver}
 gpu_exporter_build_info{version,python_version,simulated} gpu_exporter_nvml_up
 gpu_exporter_sample_age_seconds{gpu} gpu_exporter_read_duration_seconds{group}
 gpu_exporter_read_errors_total{group,error} gpu_exporter_polls_total{result}
@@ -70,7 +80,8 @@ def test_every_gpu_series_has_gpu_and_uuid_and_nothing_else_has() -> None:
     for table, metric in ROWS:
         expected = table.labels == ("gpu", "uuid")
         of_node = metric.name in {"gpu_driver_info", "gpu_devices"}
-        is_gpu = metric.name.startswith("gpu_") and not metric.name.startswith("gpu_exporter_")
+        ours = metric.name.startswith(("gpu_exporter_", "gpu_rule_", "gpu_recorder_"))
+        is_gpu = metric.name.startswith("gpu_") and not ours
         assert expected == (is_gpu and not of_node), metric.name
 
 

@@ -54,7 +54,7 @@ def test_a_page_has_what_the_board_has(fake: FakeNvml, profile: str) -> None:
     """Each board shows all that it answers, and no series for what it does not."""
     fake.set(profile=profile)
     with running(env=fake.env(), config=BRISK) as daemon:
-        daemon.after_polls(3)
+        daemon.after_polls(2)
         page = daemon.until(lambda page: PCIE_RATES & page.names() or profile == "gb10")
         assert daemon.messages("warning") == daemon.messages("error") == []
     assert EVERYTHING - page.names(gpu="0") == LACKS[profile]
@@ -131,14 +131,16 @@ def test_busy_seconds_are_the_integral_of_the_load(fake: FakeNvml) -> None:
 def test_a_library_that_cannot_be_loaded_leaves_the_host(tmp_path: Path) -> None:
     """Without a driver the daemon lives, says why once, and shows the host; it is not ready."""
     (tmp_path / LIBRARY).write_text("no library\n")
-    with running(env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}) as daemon:
+    env = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    with running(env=env, config=BRISK) as daemon:
         page = daemon.after_polls(2)
         status, text = daemon.ready()
         (warning,) = daemon.messages("warning")
     assert page.value("gpu_exporter_nvml_up") == 0
     assert page.value("host_memory_total_bytes")
+    ours = ("gpu_exporter_", "gpu_rule_", "gpu_recorder_")
     of_gpus = {name for name in page.names() if name.startswith("gpu_")}
-    assert {name for name in of_gpus if not name.startswith("gpu_exporter_")} == {"gpu_devices"}
+    assert {name for name in of_gpus if not name.startswith(ours)} == {"gpu_devices"}
     assert page.all("gpu_devices", source="nvml") == []
     assert status == 503
     for said in (text, warning):

@@ -77,6 +77,7 @@ def test_refused_call_is_asked_again_only_after_its_time(node: Node) -> None:
         assert node.read(device, Tier.FAST)["power"].draw_watts is None
         asked.append(node.calls().count(POWER, 0))
     assert asked == [1, 1, 1, 2, 3]
+    assert 60 <= REPROBE_SECONDS <= 3600
     node.put(f"gpu0.call.{POWER}.ret=0")
     assert node.read(device, Tier.FAST)["power"].draw_watts is None
     node.clock.seconds += REPROBE_SECONDS

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pynvml
@@ -13,8 +15,7 @@ from nvml_loaded import PLAN, Node
 
 from exporter.catalogue import GPU_READERS
 from exporter.fields import field_id
-from exporter.poll import Poller, Sources
-from exporter.snapshot import Build, Reload
+from exporter.sampling import Fault, Tier
 
 FAST_CALLS = {  # nvmlDeviceGet...
     "UtilizationRates": 1,
@@ -30,20 +31,14 @@ FAST_CALLS = {  # nvmlDeviceGet...
 
 def test_tick_of_eight_gpus_is_eleven_calls_each(node: Node) -> None:
     """8 getters, 1 batch of fields and 2 calls of profiling, on each GPU at each tick."""
-    sources = Sources(node.driver, Build("1", "3", simulated=False), lambda: None, node.clock)
-    reload = Reload(successful=True, success_timestamp_seconds=0)
-    seldom = replace(PLAN, slow_seconds=600.0, blocking_seconds=600.0)
-    poller = Poller(sources, seldom, (), reload)
-    node.put("profile=h100x8")
-    while poller.tick().driver is None:  # looking for the driver has a thread of its own
-        node.clock.seconds += 5
+    readers = tuple(reader for reader in GPU_READERS if reader.tier is not Tier.BLOCKING)
+    poller = node.poller(replace(PLAN, readers=readers, slow_seconds=600.0))
     node.clock.seconds = 1201.0
     poller.tick()
-    poller._blocking_crew.wait(60)
     before = node.calls()
     for _ in range(20):
         node.clock.seconds += 1
-        poller.tick()
+        assert {gpu.fault for gpu in poller.tick().gpus} == {None}
     after = node.calls()
     expected = {f"nvmlDeviceGet{name}": 20 * n for name, n in FAST_CALLS.items()}
     expected["nvmlGpmSampleGet"] = 20
@@ -53,6 +48,43 @@ def test_tick_of_eight_gpus_is_eleven_calls_each(node: Node) -> None:
     assert after.count("nvmlGpmMetricsGet") - before.count("nvmlGpmMetricsGet") == 8 * 20
     assert sum(FAST_CALLS.values()) + 2 == 11
     assert after.max_in_flight == 1
+
+
+def test_batches_go_one_at_a_time_however_many_threads_read(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read side by side, GPUs share the driver, but not for fields and profiling."""
+    monkeypatch.setattr("exporter.device.SERIAL_WAIT_SECONDS", 60.0)
+    poller = node.poller(replace(PLAN, deadline_seconds=60.0))
+    node.put(
+        "gpu*.call.nvmlDeviceGetPowerUsage.delay_ms=50",
+        "gpu*.call.nvmlDeviceGetFieldValues.delay_ms=5",
+        "gpu*.call.nvmlGpmSampleGet.delay_ms=5",
+    )
+    for _ in range(2):
+        poller._split = True
+        node.clock.seconds += 1
+        assert {gpu.fault for gpu in poller.tick().gpus} == {None}
+    assert node.calls().max_in_flight >= 2
+    assert node.calls().max_in_flight_batch == 1
+
+
+def test_hang_in_a_batch_holds_no_other_gpu(node: Node, tmp_path: Path) -> None:
+    """The one that hangs keeps its turn for ever; the others soon do without waiting for it."""
+    poller = node.poller(replace(PLAN, deadline_seconds=1.0))
+    block = tmp_path / "block"
+    block.touch()
+    node.put(f"gpu3.call.nvmlDeviceGetFieldValues.block_until_removed={block}")
+    try:
+        for _ in range(2):
+            node.clock.seconds += 1
+            gpus = poller.tick().gpus
+            assert [gpu.fault for gpu in gpus] == [None] * 3 + [Fault.HUNG] + [None] * 4
+            assert all(gpu.power and gpu.power.energy_joules for gpu in gpus if not gpu.fault)
+    finally:
+        block.unlink()
+    while poller.tick().gpus[3].fault:
+        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("profile", ["l40s", "geforce", "gb10", "t4", "a100-mig", "vgpu"])

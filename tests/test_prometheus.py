@@ -142,7 +142,7 @@ def promtool(page: Page) -> tuple[int, str]:
 def test_promtool_has_nothing_to_say_of_a_page(profile: str) -> None:
     """Names, types, units and help of every board's page hold Prometheus's own rules."""
     with running(f"--simulate={profile}", config=BRISK) as daemon:
-        assert promtool(daemon.after_polls(3)) == (0, "")
+        assert promtool(daemon.after_polls(2)) == (0, "")
 
 
 def test_promtool_has_nothing_to_say_of_a_sick_node(fake: FakeNvml) -> None:

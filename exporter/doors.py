@@ -1,0 +1,71 @@
+"""The way in for Alertmanager: its webhook drives the same actions as our own rules."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from exporter.config import Action, Config
+from exporter.httpd import Request, Response, Route
+from exporter.recorder.flight import Recorder
+from exporter.scaleout.clock import Clock
+from exporter.scaleout.intake import Intake
+from exporter.scaleout.model import EventKind, RuleEvent
+from exporter.scaleout.payload import MAX_BODY_BYTES
+from exporter.scaleout.service import Scaleout
+from exporter.web import is_local
+
+log = logging.getLogger(__name__)
+
+
+class Doors:
+    """Holds the receiver of the present config. Runs in the event loop's thread alone."""
+
+    def __init__(self, recorder: Recorder, scaleout: Scaleout, clock: Clock) -> None:
+        self._recorder = recorder
+        self._scaleout = scaleout
+        self._clock = clock
+        self._path: str | None = None
+        self._intake: Intake | None = None
+        self._needs_local = True
+        self._actions: Mapping[str, Action] = {}
+
+    def open(self, config: Config) -> list[Route]:
+        """Return the receiver's route, if the config has one."""
+        receiver = config.alertmanager_receiver
+        if receiver is None:
+            return []
+        self._path = receiver.path
+        self.reload(config)
+        return [Route(receiver.path, ("POST",), self._handle, MAX_BODY_BYTES)]
+
+    def reload(self, config: Config) -> None:
+        """Take another config; a receiver that comes, or moves, needs a new process."""
+        receiver = config.alertmanager_receiver
+        if receiver is None:
+            self._intake = None
+            return
+        if receiver.path != self._path:
+            log.warning("alertmanager_receiver at %s: takes effect at a restart", receiver.path)
+            return
+        self._actions = {action.name: action for action in config.actions}
+        self._needs_local = receiver.authorization is None
+        self._intake = Intake(receiver, self._actions, self._take, self._clock)
+
+    def _handle(self, request: Request) -> Response:
+        if self._intake is None:
+            return Response(HTTPStatus.NOT_FOUND, b"the receiver is not configured any more\n")
+        if self._needs_local and not is_local(request.peer):
+            text = b"without authorization, the receiver is only for this machine itself\n"
+            return Response(HTTPStatus.FORBIDDEN, text)
+        return self._intake.handle(request)
+
+    def _take(self, action: str, event: RuleEvent, labels: Mapping[str, str], source: str) -> str:
+        if self._actions[action].flight_recorder is None:
+            return self._scaleout.enqueue(action, event, labels, source)
+        if event.kind is EventKind.RESOLVED:
+            self._recorder.stop(event.rule)
+        else:
+            self._recorder.start(event.rule, action, event.reason)
+        return "queued"

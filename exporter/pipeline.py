@@ -1,0 +1,95 @@
+"""One tick of the daemon: read, judge, record, request, publish."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from exporter.poll import Poller
+from exporter.recorder.flight import Recorder
+from exporter.rules import Engine
+from exporter.sampling import DriverGoneError
+from exporter.scaleout.model import EventKind, RuleEvent
+from exporter.scaleout.service import Scaleout
+from exporter.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """Takes each snapshot through rules, recorder and scale-out to the page.
+
+    Runs in the poller's thread; `latest` is replaced whole, never changed.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        engine: Engine,
+        recorder: Recorder,
+        scaleout: Scaleout,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.latest: Snapshot | None = None
+        self._poller = poller
+        self._engine = engine
+        self._recorder = recorder
+        self._scaleout = scaleout
+        self._wall = wall
+
+    def tick(self) -> None:
+        """Do what is due, and publish what came of it.
+
+        Raises:
+            DriverGoneError: the driver was unloaded or replaced under us.
+        """
+        try:
+            snapshot = self._poller.tick()
+        except DriverGoneError:
+            self.latest = self._poller.latest
+            raise
+        wall = self._wall()
+        events: tuple[RuleEvent, ...] = ()
+        with contained("rules"):
+            events = self._engine.observe(snapshot, wall)
+        with contained("recorder"):
+            self._recorder.add(snapshot, wall)
+        sick = {gpu.uuid for gpu in snapshot.gpus if gpu.fault}
+        self.tell(events, sick)
+        self.latest = replace(
+            snapshot,
+            rules=self._engine.view,
+            recorder=self._recorder.view(),
+            scaleout=self._scaleout.view(),
+        )
+
+    def tell(self, events: Iterable[RuleEvent], sick: Collection[str] = ()) -> None:
+        """Hand on what rules tell; `sick` are UUIDs of GPUs with a fault. Between ticks only."""
+        with contained("scale-out"):
+            self._scaleout.tick(self._engine.firing)
+        for event in events:
+            _log(event)
+            with contained("recorder"):
+                self._recorder.on_event(event)
+            with contained("scale-out"):
+                self._scaleout.decide(event, self._wall(), sick=sick)
+
+
+def _log(event: RuleEvent) -> None:
+    """Say what began or ended; that it goes on is seen in the metrics."""
+    level = logging.DEBUG if event.kind is EventKind.REPEAT else logging.INFO
+    gpus = ", ".join(series.gpu for series in event.series if series.gpu)
+    where = f" on GPU {gpus}" if gpus else ""
+    log.log(level, "rule %s %s%s: %s", event.rule, event.kind.value, where, event.reason)
+
+
+@contextmanager
+def contained(part: str) -> Iterator[None]:
+    """Keep a fault of ours in one part from stopping the others; log it with its traceback."""
+    try:
+        yield
+    except Exception:
+        log.exception("a fault in %s", part)
