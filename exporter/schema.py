@@ -147,7 +147,7 @@ def boolean(text: str) -> bool:
 
 def number(text: str) -> float:
     """Read a number as JSON spells it."""
-    if re.fullmatch(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,3})?", text):
+    if re.fullmatch(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,24})?([eE][+-]?[0-9]{1,3})?", text):
         value = float(text)
         if math.isfinite(value):
             return value

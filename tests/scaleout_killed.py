@@ -22,7 +22,7 @@ from exporter.config import Retry
 from exporter.scaleout import transport  # noqa: F401  same
 from exporter.scaleout.clock import system_clock
 from exporter.scaleout.core import Core
-from exporter.scaleout.outbox import Outbox
+from exporter.scaleout.outbox import Outbox, Recorded
 from exporter.scaleout.receivers import Place, targets
 
 QUICK = Retry(min_backoff_seconds=0.01, max_backoff_seconds=0.01)
@@ -40,8 +40,9 @@ def live(folder: Path, url: str, *, deliver: bool) -> None:
         core._deliveries.stop()
     for number in itertools.count():
         told = event(group=f"{os.getpid()}-{number}")
-        (verdict,) = core.policy.decide(told, time.time()).verdicts
-        say(f"{verdict.result} {verdict.event_id}")
+        decision = core.policy.decide(told, time.time())
+        if decision.recorded is Recorded.DISK:  # in memory it is not promised to outlive us
+            say(f"{decision.verdicts[0].result} {decision.verdicts[0].event_id}")
         core.tick()
         if deliver:
             time.sleep(0.002)

@@ -39,8 +39,13 @@ def readings_of(node: Node) -> tuple[dict[str, object], set[str]]:
     return readings, symbols
 
 
-@pytest.mark.parametrize("profile", ["h100x8", "geforce"])
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize(
+    ("profile", "code"),
+    [
+        *(("h100x8", code) for code in CODES),
+        *(("geforce", code) for code in (0, 2, 3, 15, 18, 999)),
+    ],
+)
 def test_every_code_on_every_call(node: Node, profile: str, code: int) -> None:
     """Refused: only that is absent; gone: the fault; else an error of the groups that need it.
 

@@ -305,7 +305,7 @@ def test_bad_server_ends_in_time(behave: Callable[[socket.socket], None], kind: 
     with rude(behave) as port:
         began = time.monotonic()
         failed = failure(f"http://127.0.0.1:{port}/{SECRET}", timeout=0.3)
-        assert time.monotonic() - began < PATIENCE_SECONDS / 3
+        assert time.monotonic() - began < PATIENCE_SECONDS / 10
         assert failed.kind == kind
 
 

@@ -259,7 +259,10 @@ def test_pause_ends_by_itself(tmp_path: Path) -> None:
         assert fire(service) == "paused"
     with daemon(whole, tmp_path, clock.clock) as service:
         assert fire(service) == "paused"
+        assert service.view().paused
         clock.passes(60)
+        service.tick({})
+        assert not service.view().paused
         assert fire(service) == "fired"
 
 
@@ -291,6 +294,8 @@ def test_dead_request_can_be_tried_again(tmp_path: Path) -> None:
         service.tick({})
         wait_until(lambda: delivered(service) == 2)
         assert peer.ids() == [one, other, one, other]
+        audited = (tmp_path / "audit.jsonl").read_text().splitlines()
+        assert json.loads(audited[-1])["attempt"] == 1  # as if it were new
         with pytest.raises(CommandError, match="nothing is dead"):
             commands.retry(tmp_path, clock, None)
 

@@ -132,6 +132,13 @@ def test_forged_webhook_is_refused(changes: dict[str, str], body: bytes, now: fl
         signature.verify([b"x" * 24], headers(**changes), body, now)
 
 
+def test_webhook_without_an_id_is_refused() -> None:
+    """A signature over no id proves nothing of which request it is."""
+    made = signature.sign([b"x" * 24], "", int(NOON), b"{}")
+    with pytest.raises(signature.SignatureError):
+        signature.verify([b"x" * 24], headers(webhook_id="", webhook_signature=made), b"{}", NOON)
+
+
 @pytest.mark.parametrize(
     "text", ["", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_!!!", "whsec_c2hvcnQ=", "whsec_"]
 )
@@ -213,6 +220,7 @@ def test_template_is_filled_structurally() -> None:
         "why": "${rule} on $node: $reason, $$5",
         "gpus": "$series",
         "dry": "$dry_run",
+        "text": "dry: $dry_run, ends: $resolves",
         "ends": "$resolves",
         "kind": ["$type", 7, None, True, {"$rule": "keys stay"}],
     }
@@ -223,6 +231,7 @@ def test_template_is_filled_structurally() -> None:
         "why": "GpuSustainedLoad on gpu-017: gpu_utilization_ratio >= 0.95 for 10s, $5",
         "gpus": delivery().event["series"],
         "dry": False,
+        "text": "dry: false, ends: null",
         "ends": None,
         "kind": [
             "gpu_node_exporter.scale_out.requested",
