@@ -126,15 +126,18 @@ class Peer:
 
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                length = int(self.headers.get("Content-Length", 0))
+                body = self.rfile.read(length)
+                if len(body) < length:  # its client has died over it
+                    return
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 said = Said(self.command, self.path, headers, body, time.monotonic())
                 peer.said.append(said)
                 peer.before()
                 reply = peer.replies.pop(0) if len(peer.replies) > 1 else peer.replies[0]
                 self.send_response_only(reply.status)
-                length = {"Content-Length": str(len(reply.body))}
-                for name, value in {**length, **reply.headers}.items():
+                own = {"Content-Length": str(len(reply.body))}
+                for name, value in {**own, **reply.headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 with contextlib.suppress(OSError):
