@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scaleout_peers import (
@@ -497,20 +498,55 @@ def test_reload_moves_what_waits(tmp_path: Path) -> None:
 
 
 def test_senders_of_one_target_never_overlap(tmp_path: Path) -> None:
-    """A reload in the midst of an attempt does not send the same request twice at once."""
+    """Reloads in the midst of an attempt do not send the same request twice at once."""
     release = threading.Event()
     with serving() as old, serving() as new:
         old.before = lambda: release.wait(30)
         with running(tmp_path, webhook(old.url, timeout_seconds=60.0)) as daemon:
             daemon.fire()
             wait_until(lambda: old.said)
-            changed = targets(config(webhook(new.url)).receivers, PLACE, system_clock())
-            daemon.deliveries.use(changed)
+            for timeout in (1.0, 2.0):
+                changed = config(webhook(new.url, timeout_seconds=timeout))
+                daemon.deliveries.use(targets(changed.receivers, PLACE, system_clock()))
             time.sleep(0.1)
             assert new.said == []
             release.set()
             wait_until(lambda: daemon.counts() == {"delivered": 1})
             assert new.said == []
+
+
+def test_reload_before_the_thread_began(tmp_path: Path) -> None:
+    """A sender that never began passes on the thread that its successor has to wait for."""
+    with closing(Line(tmp_path, webhook("http://127.0.0.1:1/"))) as line:
+        earlier = threading.Thread()
+        target, clock = line.targets[0], line.time.clock
+        sender = Sender(target, line.outbox, Audit(None, clock), line.tally, clock, earlier)
+        assert sender.last is earlier
+
+
+def test_target_has_one_thread_however_often_it_is_woken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that wake a sender for the first time at once start it once."""
+    real = threading.Thread
+    started: list[threading.Thread] = []
+
+    def slow(**options: Any) -> threading.Thread:
+        time.sleep(0.05)
+        started.append(real(**options))
+        return started[-1]
+
+    with closing(Line(tmp_path, webhook("http://127.0.0.1:1/"))) as line:
+        wakers = [real(target=line.senders[0].wake) for _ in range(4)]
+        monkeypatch.setattr(threading, "Thread", slow)
+        for thread in wakers:
+            thread.start()
+        for thread in wakers:
+            thread.join()
+        line.senders[0].stop()
+        for thread in started:
+            thread.join()
+    assert len(started) == 1
 
 
 def test_outbox_that_does_not_answer_is_asked_again(

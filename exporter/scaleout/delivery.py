@@ -79,16 +79,23 @@ class Sender:
         self._before = before
         self._stopping = False
         self._news = threading.Event()
+        self._starting = threading.Lock()
         self._problem = ""  # the last one that was logged
         self.thread: threading.Thread | None = None
 
     def wake(self) -> None:
         """Look at the outbox; the first call starts the thread."""
-        if self.thread is None:
-            name = self.target.receiver.target
-            self.thread = threading.Thread(target=self._run, name=name, daemon=True)
-            self.thread.start()
+        with self._starting:  # rules and Alertmanager tell of events in two threads
+            if self.thread is None:
+                name = self.target.receiver.target
+                self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+                self.thread.start()
         self._news.set()
+
+    @property
+    def last(self) -> threading.Thread | None:
+        """The thread that must end before another sender to the target begins."""
+        return self.thread or self._before
 
     def stop(self) -> None:
         """End after the attempt under way; what is not settled then stays pending."""
@@ -216,7 +223,7 @@ class Deliveries:
             name = target.receiver.target
             sender = old.get(name)
             if sender is None or sender.target is not target:
-                before = None if sender is None else sender.thread
+                before = None if sender is None else sender.last
                 sender = Sender(target, self._outbox, self._audit, self.tally, self._clock, before)
             senders[name] = sender
         for name, sender in old.items():

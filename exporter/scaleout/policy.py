@@ -94,9 +94,10 @@ class Policy:
             recorded = None
             if changes or firing not in (None, self._written):
                 recorded = self._outbox.record(changes, firing)
-                self._written = firing
             if recorded is Recorded.NOWHERE:
                 plans, changes = [_refused(plan) for plan in plans], []
+            elif recorded is not None:
+                self._written = firing
             for change in changes:
                 self._apply(change)
             for plan in plans:
