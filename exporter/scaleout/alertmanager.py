@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from exporter.config import AlertmanagerConfig
+from exporter.scaleout.answers import answered_at, refused_for_now
 from exporter.scaleout.client import Answer, HttpClient, HttpFailedError
 from exporter.scaleout.clock import Clock, rfc3339
 from exporter.scaleout.model import Attempt, Delivery, Outcome
 from exporter.scaleout.records import RESOLVED, Episode
-from exporter.scaleout.webhook import NOT_PERMITTED, TRANSIENT, retry_after_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -213,18 +213,13 @@ class AlertmanagerPush:
     def _judge(self, answer: Answer, expires_at: float) -> Attempt:
         status = answer.status
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            if _date(answer) < expires_at:
+            if (answered_at(answer) or 0.0) < expires_at:
                 return Attempt(Outcome.DELIVERED, status)
             error = "this node's clock is so far behind Alertmanager's that alerts come too late"
             return Attempt(Outcome.RETRY, status, f"{error}; set the clock")
         error = f"it answered {status}{_reason(answer)}"
-        if status in NOT_PERMITTED:  # the secret may be renewed; no need to hurry
-            slow = self._config.retry.max_backoff_seconds
-            return Attempt(Outcome.RETRY, status, error, slow)
-        if status in TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            wait = retry_after_seconds(answer, self._clock)
-            return Attempt(Outcome.RETRY, status, error, wait)
-        return Attempt(Outcome.DEAD, status, error)
+        again = refused_for_now(answer, error, self._config.retry, self._clock)
+        return again or Attempt(Outcome.DEAD, status, error)
 
 
 def _number(value: float | None) -> str:
@@ -244,13 +239,3 @@ def _reason(answer: Answer) -> str:
     if not isinstance(text, str):
         return ""
     return ": " + "".join(filter(str.isprintable, text))[:MAX_REASON]
-
-
-def _date(answer: Answer) -> float:
-    """Return the time that the header Date gives, or 0 where it gives none."""
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415  comes with `requests` anyway
-
-    try:
-        return parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
-    except (TypeError, ValueError, OverflowError):  # TypeError in Python 3.10
-        return 0.0

@@ -11,10 +11,10 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from exporter.config import KubernetesConfig
+from exporter.scaleout.answers import answered_at, refused_for_now
 from exporter.scaleout.client import Answer, HttpClient, HttpFailedError
 from exporter.scaleout.clock import Clock
 from exporter.scaleout.model import Attempt, Outcome
-from exporter.scaleout.webhook import NOT_PERMITTED, TRANSIENT, retry_after_seconds
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -134,20 +134,19 @@ class ApiServer:
         if found is None and is_good:
             text = f"{what}: not an object as of Kubernetes, or larger than 64 KiB"
             raise EndedError(Attempt(Outcome.RETRY, answer.status, text))
-        return Reply(answer.status, found or {}, _answered_at(answer, self._clock))
+        at = answered_at(answer)
+        return Reply(answer.status, found or {}, self._clock.wall() if at is None else at)
 
     def _refusal(self, what: str, answer: Answer) -> Attempt:
         """Return how the attempt ends; its text has nothing of the body, which may hold secrets."""
         status = answer.status
         hint = dict(HINTS).get(status, "")
         error = f"{what}: it answered {status}" + (f"; {hint}" if hint else "")
-        if status in NOT_PERMITTED:  # token or role may be renewed; no need to hurry
-            slow = self._config.retry.max_backoff_seconds
-            return Attempt(Outcome.RETRY, status, error, slow)
         # 410 Gone is of a list that took too long to page through.
-        passing = status in TRANSIENT or status in (HTTPStatus.CONFLICT, HTTPStatus.GONE)
-        if passing or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return Attempt(Outcome.RETRY, status, error, retry_after_seconds(answer, self._clock))
+        passing = (HTTPStatus.CONFLICT, HTTPStatus.GONE)
+        again = refused_for_now(answer, error, self._config.retry, self._clock, passing)
+        if again is not None:
+            return again
         if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
             error += "; redirects are not followed, api_server needs the final URL"
         return Attempt(Outcome.DEAD, status, error)
@@ -172,12 +171,3 @@ def _object(body: bytes) -> Mapping[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _answered_at(answer: Answer, clock: Clock) -> float:
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415  comes with `requests` anyway
-
-    try:
-        return parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
-    except (TypeError, ValueError, OverflowError):  # TypeError in Python 3.10
-        return clock.wall()

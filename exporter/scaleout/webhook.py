@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from exporter.config import WebhookConfig
 from exporter.scaleout import signature
+from exporter.scaleout.answers import refused_for_now
 from exporter.scaleout.client import Answer, HttpClient, HttpFailedError
 from exporter.scaleout.clock import Clock
 from exporter.scaleout.formats import TemplateError, render
@@ -15,13 +16,6 @@ from exporter.scaleout.model import Attempt, Delivery, Outcome
 from exporter.scaleout.secretfile import SecretError, read_secret
 
 log = logging.getLogger(__name__)
-
-# Worth another attempt, as is every 5xx.
-TRANSIENT = frozenset(
-    {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
-)
-NOT_PERMITTED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
-MAX_WAIT_SECONDS = 1e9  # longer than anyone may ask for; deadlines are shorter
 
 
 class WebhookReceiver:
@@ -81,36 +75,12 @@ class WebhookReceiver:
             return Attempt(Outcome.DELIVERED, status)
         # Not the body: who answers may repeat what we sent, and so our secrets.
         error = f"it answered {status}"
-        if status in NOT_PERMITTED:  # the secret may be renewed; no need to hurry
-            slow = self._config.retry.max_backoff_seconds
-            return Attempt(Outcome.RETRY, status, error, slow)
-        if status in TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return Attempt(Outcome.RETRY, status, error, retry_after_seconds(answer, self._clock))
+        again = refused_for_now(answer, error, self._config.retry, self._clock)
+        if again is not None:
+            return again
         if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
             error += "; redirects are not followed, the config needs the final URL"
         return Attempt(Outcome.DEAD, status, error)
-
-
-def retry_after_seconds(answer: Answer, clock: Clock) -> float | None:
-    """Return what an answer's Retry-After asks for (RFC 9110, 10.2.3); None if nothing sensible."""
-    text = answer.headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), MAX_WAIT_SECONDS)
-    then = _date(text)
-    if then is None:
-        return None
-    # By the clock of who set the time, where it is known.
-    now = _date(answer.headers.get("date", "")) or clock.wall()
-    return min(max(then - now, 0.0), MAX_WAIT_SECONDS)
-
-
-def _date(text: str) -> float | None:
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415  comes with `requests` anyway
-
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError, OverflowError):  # TypeError in Python 3.10
-        return None
 
 
 def _host(url: str) -> str:
