@@ -28,29 +28,10 @@ FIRING = frozenset({KEY})
 LABELS = {"cluster": "prod-eu1", "scale_group": "of the node", "rack": ""}
 GPU = {"gpu": "3", "uuid": "GPU-8a", "value": 0.99, "min": 0.97, "mean": 0.98}
 
-# As docs/scale-out.md gives it.
-DOCUMENTED = """\
-route:
-  receiver: nobody
-  routes:
-    - receiver: scale-out
-      matchers: ['alertname="GpuSustainedLoad"']
-      group_by: [cluster, scale_group]
-      group_wait: 0s
-      group_interval: 1m
-      repeat_interval: 5m
-      continue: true
-receivers:
-  - name: nobody
-  - name: scale-out
-    webhook_configs:
-      - url: https://gpu-node-exporter.internal:9836/api/v1/alertmanager
-        send_resolved: false
-        max_alerts: 500
-        http_config:
-          authorization: {type: Bearer, credentials_file: /etc/alertmanager/scale-out-token}
-          follow_redirects: false
-"""
+SCALE_OUT = (Path(__file__).parents[1] / "docs" / "scale-out.md").read_text(encoding="utf-8")
+# The first example in YAML of its section.
+DOCUMENTED = SCALE_OUT.split("## Alertmanager's webhook into the daemon")[1].split("```")[1]
+DOCUMENTED = DOCUMENTED.removeprefix("yaml\n")
 
 
 def documented(port: int, token_file: Path) -> str:

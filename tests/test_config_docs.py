@@ -37,8 +37,18 @@ from exporter.config import (
     load,
 )
 
-DOCUMENTATION = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text()
-EXAMPLES = re.findall(r"```yaml\n(.*?)```", DOCUMENTATION, re.DOTALL)
+DOCS = Path(__file__).parents[1] / "docs"
+DOCUMENTATION = (DOCS / "configuration.md").read_text()
+
+
+def yaml_in(text: str) -> list[str]:
+    """Return the examples in YAML of a page."""
+    return re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+
+
+EXAMPLES = yaml_in(DOCUMENTATION)
+# Alertmanager's own config, and a Role of Kubernetes.
+OTHERS = ("route:", "apiVersion:")
 # In the order of their tables.
 SECTIONS = [
     Poll,
@@ -85,6 +95,15 @@ def test_examples_are_right(example: str, tmp_path: Path) -> None:
     """Each example is a good file; only the one of the default rules says no more than these."""
     is_of_defaults = "GpuMemoryHigh" in example
     assert (loaded(example, tmp_path) == Config()) == is_of_defaults
+
+
+@pytest.mark.parametrize(
+    "example",
+    [e for e in yaml_in((DOCS / "scale-out.md").read_text()) if not e.startswith(OTHERS)],
+)
+def test_examples_of_scale_out_are_right(example: str, tmp_path: Path) -> None:
+    """Each configuration on the page about scale-out is a good file, and says something."""
+    assert loaded(example, tmp_path) != Config()
 
 
 def test_every_collector_is_documented() -> None:

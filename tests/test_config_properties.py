@@ -233,7 +233,7 @@ def receivers(draw: st.DrawFn) -> Receiver:
         namespace="llm",
         scale_target_ref=ScaleTargetRef("apps/v1", "Deployment", "vllm.old"),
         max_replicas=draw(st.integers(1, 999_999_999)),
-        step=draw(st.integers(1, 999_999_999)),
+        step=draw(st.none() | st.integers(1, 999_999_999)),
         lease="a-lease",
         single_writer=draw(SWITCH),
         refuse_if_hpa=draw(SWITCH),

@@ -242,6 +242,12 @@ def test_at_max_nothing_is_written(cluster: Cluster, replicas: int) -> None:
     assert (cluster.replicas, cluster.plans) == (replicas, [])
 
 
+def test_step_of_the_action_counts_without_one_of_the_target(cluster: Cluster) -> None:
+    """What an action asks for is what the replicas grow by, unless the target says otherwise."""
+    assert cluster.receiver().deliver(cluster.delivery(step=3)) == Attempt(Outcome.DELIVERED, 200)
+    assert cluster.replicas == 7
+
+
 def test_a_step_ends_at_max(cluster: Cluster) -> None:
     """A step that would go beyond max_replicas goes up to it."""
     cluster.scale_to(15)

@@ -243,7 +243,7 @@ def test_answer_lost_and_process_ended(cluster: Cluster, tmp_path: Path) -> None
         action="scale-out",
         group_key="[]",
         dedupe_key="d",
-        body=json.dumps({"dry_run": False, "cooldown_s": 300.0}).encode(),
+        body=json.dumps({"dry_run": False, "cooldown_s": 300.0, "step": 1}).encode(),
         created=clock.clock.wall(),
         deadline=clock.clock.since_boot() + 600,
         next_at=clock.clock.since_boot(),

@@ -19,8 +19,9 @@ from scaleout_peers import NOON, FakeClock, Reply, event, serving, webhook
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from exporter.config import Action, WebhookConfig
+from exporter.config.template import NAMES
 from exporter.scaleout import message, signature
-from exporter.scaleout.formats import CLOUDEVENT_TYPE, NAMES, unknown_names
+from exporter.scaleout.formats import CLOUDEVENT_TYPE
 from exporter.scaleout.model import Delivery, Outcome
 from exporter.scaleout.secretfile import SecretError
 from exporter.scaleout.webhook import WebhookReceiver
@@ -241,18 +242,6 @@ def test_template_is_filled_structurally() -> None:
             {"$rule": "keys stay"},
         ],
     }
-
-
-@pytest.mark.parametrize("text", ["$nothing", "a $ b", "${}", "x $5", "$__class__", "${step.real}"])
-def test_unknown_variable_is_dead_at_once(text: str) -> None:
-    """A template with a variable that there is not never sends anything, and says what there is."""
-    with serving() as peer:
-        config = webhook(peer.url, format="template", template=[{"a": text}])
-        attempt = WebhookReceiver("t", config, FakeClock().clock).deliver(delivery())
-        assert (attempt.outcome, peer.said) == (Outcome.DEAD, [])
-        assert "event_id" in attempt.error
-    assert list(unknown_names([{"a": text}])) != []
-    assert list(unknown_names({"a": ["$$ ${step}", 5, None]})) == []
 
 
 def test_variables_are_the_fields_there_are() -> None:

@@ -13,7 +13,8 @@ SHORT_COOLDOWN_SECONDS = 60.0
 
 def warnings(config: Config) -> tuple[str, ...]:
     """Return a line for each thing that its operator should know."""
-    return (*_unused(config), *_cooldowns(config), *_alone(config), *_any(config), *_open(config))
+    checks = (_unused, _cooldowns, _alone, _any, _open, _loop)
+    return tuple(line for check in checks for line in check(config))
 
 
 def _scaling(config: Config) -> dict[str, Action]:
@@ -73,3 +74,15 @@ def _open(config: Config) -> Iterator[str]:
             "alertmanager_receiver: without authorization, whoever reaches the port can ask for "
             "more; add authorization"
         )
+
+
+def _loop(config: Config) -> Iterator[str]:
+    intake = config.alertmanager_receiver
+    pushing = {receiver.name for receiver in config.receivers if receiver.alertmanager_configs}
+    scaling = _scaling(config)
+    for name in dict.fromkeys(route.action for route in intake.routes) if intake else ():
+        if name in scaling and scaling[name].receiver in pushing:
+            yield (
+                f'action "{name}": tells an Alertmanager what an Alertmanager told; where that is '
+                "the same one, it goes round for ever; name an action with another receiver"
+            )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from exporter.config.client import HttpConfig, Retry
+from exporter.config.template import mistakes
 from exporter.config.urls import base_url, is_exposed, url
 from exporter.schema import Key, Place, boolean, choice, count, duration, file_path, identifier, key
 
@@ -75,7 +76,7 @@ class WebhookConfig:
     retry: Retry = field(default_factory=Retry)
 
     def check(self) -> Iterator[tuple[Place, str]]:
-        """Yield a wrong number of URLs, one in clear, and a template too many or too few."""
+        """Yield a wrong number of URLs, one in clear, and a template too many, too few or wrong."""
         if self.url is not None and self.url_file is not None:
             yield ("url_file",), "stands beside url; keep one of them"
         if self.url is None and self.url_file is None:
@@ -85,6 +86,7 @@ class WebhookConfig:
             yield ("template",), f"does not go with format {self.format}; write format: template"
         if self.template is None and self.format == "template":
             yield ("format",), "needs the body; add template"
+        yield from mistakes(self.template, ("template",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class KubernetesConfig:
         namespace: Where the object, its lease and its autoscalers are.
         scale_target_ref: The object.
         max_replicas: Never raised over this.
-        step: By how many.
+        step: By how many; None: by the action's.
         lease: Name of the coordination.k8s.io/v1 Lease that holds the cooldown of all nodes.
         single_writer: Whether this node alone asks, so that no lease is needed.
         refuse_if_hpa: Whether to leave the object alone when an autoscaler has it.
@@ -144,7 +146,7 @@ class KubernetesConfig:
     namespace: str = field(metadata=key("namespace", namespace))
     scale_target_ref: ScaleTargetRef
     max_replicas: int = field(metadata=key("max_replicas", count, at_least="1"))
-    step: int = field(default=1, metadata=key("step", count, at_least="1"))
+    step: int | None = field(default=None, metadata=key("step", count, at_least="1"))
     lease: str | None = field(default=None, metadata=key("lease", object_name))
     single_writer: bool = field(default=False, metadata=key("single_writer", boolean))
     refuse_if_hpa: bool = field(default=True, metadata=key("refuse_if_hpa", boolean))

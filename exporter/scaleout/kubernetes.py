@@ -111,7 +111,7 @@ class KubernetesReceiver:
             if why:
                 return Attempt(Outcome.SUPPRESSED, scale.status, why)
             # max_replicas may have been lowered since a plan was made.
-            aim = min(current + self._config.step if plan is None else plan, self._max)
+            aim = min(current + self._step(delivery) if plan is None else plan, self._max)
             if plan is None:
                 delivery.remember_plan(str(aim))
                 plan = aim
@@ -122,6 +122,9 @@ class KubernetesReceiver:
                 return Attempt(done, status)
         error = f"{self._name}: changed {1 + MAX_CONFLICTS} times while we wanted to raise it"
         return Attempt(Outcome.RETRY, HTTPStatus.CONFLICT, error)
+
+    def _step(self, delivery: Delivery) -> int:
+        return self._config.step or int(delivery.event["step"])
 
     def _why_not(self, current: int) -> str:
         if current >= self._max:

@@ -11,7 +11,7 @@ from exporter.scaleout import signature
 from exporter.scaleout.answers import refused_for_now
 from exporter.scaleout.client import Answer, HttpClient, HttpFailedError
 from exporter.scaleout.clock import Clock
-from exporter.scaleout.formats import TemplateError, render
+from exporter.scaleout.formats import render
 from exporter.scaleout.model import Attempt, Delivery, Outcome
 from exporter.scaleout.secretfile import SecretError, read_secret
 
@@ -31,13 +31,12 @@ class WebhookReceiver:
     def deliver(self, delivery: Delivery) -> Attempt:
         """Send the event once; each attempt has the same id and body, and a signature of now."""
         if self._is_gone:
-            return Attempt(Outcome.DEAD, error="it has said 410 Gone; it is not asked until reload")
+            error = "it has said 410 Gone; it is asked again once its config changes, or a restart"
+            return Attempt(Outcome.DEAD, error=error)
         try:
             url = self._url()
             media_type, body = render(self._config, delivery)
             headers = {"Content-Type": media_type, **self._headers(delivery.event_id, body)}
-        except TemplateError as error:
-            return Attempt(Outcome.DEAD, error=str(error))
         except SecretError as error:
             return Attempt(Outcome.RETRY, error=f"credentials: {error}")
         if delivery.event.get("dry_run"):
