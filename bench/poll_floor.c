@@ -14,7 +14,7 @@
 
 #include <nvml.h>
 
-enum { MAX_GPUS = 64, LINKS = 18, WARM_UP = 3 };
+enum { MAX_GPUS = 64, LINKS = 18, MAX_FIELDS = 128, WARM_UP = 3 };
 
 /* Loaded as pynvml loads it, so that LD_LIBRARY_PATH and a driver's own library work alike. */
 #define CALLS(X)                                                                                  \
@@ -26,8 +26,8 @@ enum { MAX_GPUS = 64, LINKS = 18, WARM_UP = 3 };
     X(nvmlDeviceGetEncoderUtilization) X(nvmlDeviceGetDecoderUtilization)                         \
     X(nvmlDeviceGetJpgUtilization) X(nvmlDeviceGetOfaUtilization)                                 \
     X(nvmlDeviceGetEnforcedPowerLimit) X(nvmlDeviceGetCurrPcieLinkGeneration)                     \
-    X(nvmlDeviceGetMaxPcieLinkGeneration) X(nvmlDeviceGetCurrPcieLinkWidth)                       \
-    X(nvmlDeviceGetMaxPcieLinkWidth)
+    X(nvmlDeviceGetMaxPcieLinkGeneration) X(nvmlDeviceGetGpuMaxPcieLinkGeneration)                \
+    X(nvmlDeviceGetCurrPcieLinkWidth) X(nvmlDeviceGetMaxPcieLinkWidth)
 
 static struct {
 #define MEMBER(name) __typeof__(&name) name;
@@ -41,11 +41,20 @@ static const unsigned int fast_fields[] = {
     NVML_FI_DEV_PERF_POLICY_RELIABILITY, 269, 270, 271,
     NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX};
 static const unsigned int slow_fields[] = {
-    NVML_FI_DEV_PCIE_REPLAY_COUNTER, NVML_FI_DEV_POWER_MIN_LIMIT, NVML_FI_DEV_POWER_MAX_LIMIT,
+    NVML_FI_DEV_PCIE_REPLAY_COUNTER, NVML_FI_DEV_PCIE_L0_TO_RECOVERY_COUNTER,
+    NVML_FI_DEV_PCIE_COUNT_CORRECTABLE_ERRORS, NVML_FI_DEV_PCIE_COUNT_NAKS_RECEIVED,
+    NVML_FI_DEV_PCIE_COUNT_RECEIVER_ERROR, NVML_FI_DEV_PCIE_COUNT_BAD_TLP,
+    NVML_FI_DEV_PCIE_COUNT_NAKS_SENT, NVML_FI_DEV_PCIE_COUNT_BAD_DLLP,
+    NVML_FI_DEV_PCIE_COUNT_NON_FATAL_ERROR, NVML_FI_DEV_PCIE_COUNT_FATAL_ERROR,
+    NVML_FI_DEV_PCIE_COUNT_UNSUPPORTED_REQ, NVML_FI_DEV_PCIE_COUNT_LCRC_ERROR,
+    NVML_FI_DEV_NVLINK_CRC_DATA_ERROR_COUNT_TOTAL, NVML_FI_DEV_NVLINK_ECC_DATA_ERROR_COUNT_TOTAL,
+    NVML_FI_DEV_POWER_MIN_LIMIT, NVML_FI_DEV_POWER_MAX_LIMIT,
     NVML_FI_DEV_POWER_DEFAULT_LIMIT, NVML_FI_DEV_POWER_CURRENT_LIMIT};
 static const unsigned int link_fields[] = {
-    NVML_FI_DEV_NVLINK_GET_STATE, NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY,
-    NVML_FI_DEV_NVLINK_ERROR_DL_RECOVERY, NVML_FI_DEV_NVLINK_ERROR_DL_CRC};
+    NVML_FI_DEV_NVLINK_GET_STATE, NVML_FI_DEV_NVLINK_GET_SPEED,
+    NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY, NVML_FI_DEV_NVLINK_ERROR_DL_RECOVERY,
+    NVML_FI_DEV_NVLINK_ERROR_DL_CRC, NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX,
+    NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX};
 static const unsigned int profiled[] = {NVML_GPM_METRIC_PCIE_TX_PER_SEC,
                                         NVML_GPM_METRIC_PCIE_RX_PER_SEC};
 
@@ -129,12 +138,16 @@ static void read_slow(Gpu *gpu)
     MUST(nvmlDeviceGetDecoderUtilization(gpu->handle, &value, &period));
     MUST(nvmlDeviceGetJpgUtilization(gpu->handle, &value, &period));
     MUST(nvmlDeviceGetOfaUtilization(gpu->handle, &value, &period));
-    MUST(nvmlDeviceGetFieldValues(gpu->handle, COUNT(gpu->slow), gpu->slow));
+    for (unsigned int i = 0; i < COUNT(gpu->slow); i += MAX_FIELDS)
+        MUST(nvmlDeviceGetFieldValues(
+            gpu->handle, COUNT(gpu->slow) - i < MAX_FIELDS ? COUNT(gpu->slow) - i : MAX_FIELDS,
+            gpu->slow + i));
     MUST(nvmlDeviceGetEnforcedPowerLimit(gpu->handle, &value));
     MUST(nvmlDeviceGetClockInfo(gpu->handle, NVML_CLOCK_GRAPHICS, &value));
     MUST(nvmlDeviceGetClockInfo(gpu->handle, NVML_CLOCK_VIDEO, &value));
     MUST(nvmlDeviceGetCurrPcieLinkGeneration(gpu->handle, &value));
     MUST(nvmlDeviceGetMaxPcieLinkGeneration(gpu->handle, &value));
+    MUST(nvmlDeviceGetGpuMaxPcieLinkGeneration(gpu->handle, &value));
     MUST(nvmlDeviceGetCurrPcieLinkWidth(gpu->handle, &value));
     MUST(nvmlDeviceGetMaxPcieLinkWidth(gpu->handle, &value));
 }

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from exporter import host, recorder_view, rules_view, scaleout_view, status
-from exporter.gpu import clocks, identity, memory, nvlink, pcie, power, temperature, utilization
+from exporter.gpu import (
+    clocks,
+    identity,
+    memory,
+    nvlink,
+    nvlinks,
+    pcie,
+    power,
+    temperature,
+    utilization,
+)
 from exporter.metric import Kind, Metric, MetricVec, Row, unit_of
 from exporter.sampling import Reader
 from exporter.snapshot import Gpu, Host, Snapshot
@@ -88,7 +98,8 @@ CATALOGUE: tuple[Table, ...] = (
     per_gpu(None, lambda g: g.pcie, pcie.METRICS),
     per_gpu(pcie.LINK_READER, lambda g: g.pcie_link, pcie.LINK_METRICS),
     per_gpu(nvlink.READER, lambda g: g.nvlink, nvlink.METRICS),
-    per_gpu(nvlink.LINKS_READER, lambda g: g.nvlinks, nvlink.LINKS_METRICS),
+    per_gpu(nvlinks.READER, lambda g: g.nvlinks, nvlinks.METRICS),
+    per_gpu(nvlinks.PEERS_READER, lambda g: g.nvlink_peers, nvlinks.PEERS_METRICS),
     Table(GPU_LABELS, windows, rules_view.WINDOW_METRICS),
     of_host(lambda h: h.memory, host.memory.METRICS),
     of_host(lambda h: h.swap, host.swap.METRICS),

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from exporter.gpu.clocks import AllClocks, Clocks, MaxClocks, SlowClocks
 from exporter.gpu.identity import Identity
 from exporter.gpu.memory import Bar1, Memory
-from exporter.gpu.nvlink import NvLink, NvLinks
+from exporter.gpu.nvlink import NvLink
+from exporter.gpu.nvlinks import NvLinkPeers, NvLinks
 from exporter.gpu.pcie import PcieLink, PcieThroughput
 from exporter.gpu.power import Power, PowerLimits
 from exporter.gpu.temperature import Fans, Temperature, Thresholds
@@ -51,6 +52,7 @@ class Gpu:
     pcie_link: PcieLink | None = None
     nvlink: NvLink | None = None
     nvlinks: NvLinks | None = None
+    nvlink_peers: NvLinkPeers | None = None
 
     @property
     def all_clocks(self) -> AllClocks | None:

@@ -19,7 +19,9 @@ MIB = 1 << 20
 MEMORY = {f"gpu_memory_{what}_bytes" for what in ("total", "used", "free", "reserved")}
 MEMORY |= {"gpu_memory_used_ratio"}
 BAR1 = {f"gpu_bar1_memory_{what}_bytes" for what in ("total", "used", "free")}
-NVLINK = {"gpu_nvlink_active", "gpu_nvlink_errors_total"}
+NVLINK = {"gpu_nvlink_active", "gpu_nvlink_errors_total", "gpu_nvlink_info"}
+NVLINK |= {"gpu_nvlink_speed_bytes_per_second"}
+NVLINK |= {f"gpu_nvlink_link_{way}_bytes_total" for way in ("transmit", "receive")}
 NVLINK |= {f"gpu_nvlink_{way}_bytes_per_second" for way in ("transmit", "receive")}
 NVLINK |= {f"gpu_nvlink_{way}_bytes_total" for way in ("transmit", "receive")}
 PCIE_RATES = {f"gpu_pcie_{way}_bytes_per_second" for way in ("transmit", "receive")}
@@ -27,6 +29,9 @@ POWER = {"gpu_power_watts", "gpu_energy_joules_total", "gpu_power_limit_watts"}
 EVENTS = {"gpu_clock_event_active", "gpu_clock_event_seconds_total"}
 LOAD = {"gpu_utilization_ratio", "gpu_memory_activity_ratio", "gpu_busy_seconds_total"}
 PCIE_LINK = {"gpu_pcie_link_generation", "gpu_pcie_link_width", "gpu_pcie_replays_total"}
+PCIE_LINK |= {"gpu_pcie_errors_total"}
+BEFORE_NVLINK_5, NVLINK_5 = {"gpu_nvlink_bit_error_ratio"}, {"gpu_nvlink_data_errors_total"}
+NVLINK |= BEFORE_NVLINK_5 | NVLINK_5
 HBM, FANS = {"gpu_memory_temperature_celsius"}, {"gpu_fan_speed_ratio"}
 THRESHOLDS, CORE = {"gpu_temperature_threshold_celsius"}, {"gpu_temperature_celsius"}
 ALWAYS = {
@@ -37,15 +42,15 @@ EVERYTHING = ALWAYS.union(
     *(MEMORY, BAR1, NVLINK, PCIE_RATES, POWER, EVENTS, LOAD, PCIE_LINK, HBM, FANS, THRESHOLDS, CORE)
 )
 LACKS = {
-    "h100x8": FANS,
-    "b200x8": FANS,
+    "h100x8": FANS | BEFORE_NVLINK_5,
+    "b200x8": FANS | NVLINK_5,
     "l40s": FANS | HBM | NVLINK,
     "t4": FANS | HBM | NVLINK,
     "geforce": HBM | NVLINK,
     "a100-mig": FANS | NVLINK | LOAD | {"gpu_engine_utilization_ratio"},
     "gb10": (FANS | HBM | NVLINK | MEMORY | BAR1 | POWER | PCIE_RATES | THRESHOLDS)
     - {"gpu_power_watts"}
-    | {"gpu_pcie_replays_total"},
+    | {"gpu_pcie_replays_total", "gpu_pcie_errors_total"},
 }
 
 

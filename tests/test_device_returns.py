@@ -212,7 +212,7 @@ def test_handle_that_died_is_a_lost_gpu_and_a_new_one_is_good(node: Node) -> Non
         ("bar1_used=0xFFFFFFFFFFFF", "bar1"),
         ("field.83.value=0xFFFFFFFFFFFFFFFF", "power.energy_joules"),
         ("field.74.value=0xFFFFFFFFFFFFFFFF", "clocks.seconds.sw_power_cap"),
-        ("field.138.value=0xFFFFFFFFFFFFFFFF", "nvlink.transmit_bytes"),
+        ("field.138.value=0xFFFFFFFFFFFFFFFF", "nvlink.transmit_bytes nvlinks.transmit_bytes"),
         ("field.82.type=7", "temperature.memory_celsius"),
     ],
 )

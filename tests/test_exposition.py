@@ -13,7 +13,7 @@ from exporter.exposition import Page
 from exporter.gpu.clocks import Clocks
 from exporter.gpu.identity import Identity
 from exporter.gpu.memory import Memory
-from exporter.gpu.nvlink import NvLinks
+from exporter.gpu.nvlinks import NvLinks
 from exporter.gpu.power import Power
 from exporter.gpu.utilization import Utilization
 from exporter.sampling import DriverInfo, Fault
@@ -48,8 +48,10 @@ def gpus(draw: st.DrawFn, index: int) -> Gpu:
             st.none()
             | st.builds(
                 NvLinks,
-                MAPPING,
-                st.dictionaries(st.tuples(ALL_TEXT, ALL_TEXT), COUNTS, max_size=3),
+                *[MAPPING] * 2,
+                *[COUNT_MAPPING] * 2,
+                *[st.dictionaries(st.tuples(ALL_TEXT, ALL_TEXT), COUNTS, max_size=3)] * 2,
+                COUNT_MAPPING,
             )
         ),
     )

@@ -22,7 +22,7 @@ from exporter.catalogue import CATALOGUE
 from exporter.gpu.clocks import Clocks
 from exporter.gpu.identity import Identity
 from exporter.gpu.memory import Memory
-from exporter.gpu.nvlink import NvLinks
+from exporter.gpu.nvlinks import NvLinks
 from exporter.gpu.power import Power
 from exporter.host.memory import Memory as HostMemory
 from exporter.metric import Metric
@@ -50,7 +50,7 @@ def gpus(draw: st.DrawFn, index: int) -> Gpu:
         memory=draw(st.none() | st.builds(Memory, *[st.none() | st.integers(1, 2**64)] * 4)),
         power=draw(st.none() | st.builds(Power, NUMBERS, NUMBERS)),
         clocks=draw(st.none() | st.builds(Clocks, VECTOR, VECTOR, VECTOR, NUMBERS)),
-        nvlinks=draw(st.none() | st.builds(NvLinks, VECTOR, TWO_LABELS)),
+        nvlinks=draw(st.none() | st.builds(NvLinks, *[VECTOR] * 4, *[TWO_LABELS] * 2, VECTOR)),
     )
 
 

@@ -79,6 +79,8 @@ def test_every_question_in_the_source_has_an_answer() -> None:
         "nvmlDeviceGetMaxClockInfo": (0,),
         "nvmlDeviceGetPcieThroughput": (0,),
         "nvmlDeviceGetNvLinkState": (0,),
+        "nvmlDeviceGetNvLinkRemoteDeviceType": (0,),
+        "nvmlDeviceGetNvLinkRemotePciInfo": (0,),
     }
     devices = [device for profile in NODES for device in Node(profile).devices]
     assert len(calls) > 30
@@ -115,8 +117,17 @@ NO_NVLINK = {
     "nvlink.transmit_bytes_per_second",
     "nvlink.receive_bytes_per_second",
     "nvlinks.active",
+    "nvlinks.speed_bytes_per_second",
+    "nvlinks.transmit_bytes",
+    "nvlinks.receive_bytes",
     "nvlinks.errors",
+    "nvlinks.bit_error_ratio",
+    "nvlinks.data_errors",
+    "nvlink_peers.versions",
+    "nvlink_peers.remote_types",
+    "nvlink_peers.remote_pci_bus_ids",
 }
+BEFORE_NVLINK_5, NVLINK_5 = {"nvlinks.bit_error_ratio"}, {"nvlinks.data_errors"}
 SAMPLED = {"pcie_sampled.transmit_bytes_per_second", "pcie_sampled.receive_bytes_per_second"}
 PROFILED = {"pcie_throughput.transmit_bytes_per_second", "pcie_throughput.receive_bytes_per_second"}
 NO_FANS = {"fans.ratios"}
@@ -132,10 +143,10 @@ MIG = {
     *(f"engines.ratios.{engine}" for engine in ("encoder", "decoder", "jpeg", "ofa")),
 }
 ABSENT = {
-    ("h100x8", 0): SAMPLED | NO_FANS,
-    ("b200x8", 7): SAMPLED | NO_FANS,
+    ("h100x8", 0): SAMPLED | NO_FANS | BEFORE_NVLINK_5,
+    ("b200x8", 7): SAMPLED | NO_FANS | NVLINK_5,
     ("a100-mig", 0): PROFILED | NO_FANS | NO_NVLINK | BEFORE_575 | MIG,
-    ("a100-mig", 1): PROFILED | NO_FANS | BEFORE_575,
+    ("a100-mig", 1): PROFILED | NO_FANS | BEFORE_NVLINK_5 | BEFORE_575,
     ("l40s", 3): PROFILED | NO_FANS | NO_NVLINK | NO_MEMORY_SENSOR | BEFORE_575,
     ("t4", 0): PROFILED | NO_FANS | NO_NVLINK | NO_MEMORY_SENSOR | BEFORE_575,
     ("geforce", 0): PROFILED | NO_NVLINK | NO_MEMORY_SENSOR | {"identity.serial"},
@@ -144,7 +155,7 @@ ABSENT = {
     | NO_FANS
     | NO_NVLINK
     | NO_MEMORY_SENSOR
-    | {"identity.serial", "clocks.hertz.memory", "max_clocks.hertz.memory"}
+    | {"identity.serial", "clocks.hertz.memory", "max_clocks.hertz.memory", "pcie_link.errors"}
     | {f"memory.{kind}_bytes" for kind in ("total", "used", "free", "reserved")}
     | {f"bar1.{kind}_bytes" for kind in ("total", "used", "free")}
     | {f"thresholds.celsius.{name}" for name in ("shutdown", "slowdown", "gpu_max")}

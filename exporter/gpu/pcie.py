@@ -1,4 +1,4 @@
-"""PCIe: throughput, link, replays."""
+"""PCIe: throughput, link, errors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,20 @@ GPM_TRANSMIT, GPM_RECEIVE = 20, 21  # MiB/s
 COUNTER_TRANSMIT, COUNTER_RECEIVE = 0, 1  # nvmlPcieUtilCounter_t
 MIB = 1 << 20
 KIB = 1 << 10
+
+ERRORS = {
+    "correctable": Field.PCIE_CORRECTABLE_ERRORS,
+    "non_fatal": Field.PCIE_NON_FATAL_ERRORS,
+    "fatal": Field.PCIE_FATAL_ERRORS,
+    "unsupported_request": Field.PCIE_UNSUPPORTED_REQUESTS,
+    "receiver": Field.PCIE_RECEIVER_ERRORS,
+    "bad_tlp": Field.PCIE_BAD_TLPS,
+    "bad_dllp": Field.PCIE_BAD_DLLPS,
+    "lcrc": Field.PCIE_LCRC_ERRORS,
+    "nak_received": Field.PCIE_NAKS_RECEIVED,
+    "nak_sent": Field.PCIE_NAKS_SENT,
+    "l0_to_recovery": Field.PCIE_LINK_RECOVERIES,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +68,19 @@ def read_sampled(device: Device, _previous: PcieThroughput | None) -> PcieThroug
 
 @dataclass(frozen=True, slots=True)
 class PcieLink:
-    """Generation and width of the link, by kind, and replays."""
+    """Generation and width of the link, by kind; replays, and errors by type."""
 
     generation: Mapping[str, float | None]
     width_lanes: Mapping[str, float | None]
     replays: float | None
+    errors: Mapping[str, float]
 
 
 def read_link(device: Device, _previous: PcieLink | None) -> PcieLink:
-    """Read the link's generation and width (max: of GPU and slot together) and field 94."""
+    """Read the link's generation and width, and fields 94, 169 and 173 to 182.
+
+    "max" is what GPU and slot can do together, "gpu_max" what the GPU can.
+    """
     replays = device.field(Field.PCIE_REPLAYS)
     if replays is None:
         replays = device.ask("nvmlDeviceGetPcieReplayCounter")
@@ -70,18 +88,30 @@ def read_link(device: Device, _previous: PcieLink | None) -> PcieLink:
         generation={
             "current": device.ask("nvmlDeviceGetCurrPcieLinkGeneration") or None,
             "max": device.ask("nvmlDeviceGetMaxPcieLinkGeneration") or None,
+            "gpu_max": device.ask("nvmlDeviceGetGpuMaxPcieLinkGeneration") or None,
         },
         width_lanes={
             "current": device.ask("nvmlDeviceGetCurrPcieLinkWidth") or None,
             "max": device.ask("nvmlDeviceGetMaxPcieLinkWidth") or None,
         },
         replays=replays,
+        errors={
+            kind: count
+            for kind, field in ERRORS.items()
+            if (count := device.field(field)) is not None
+        },
     )
 
 
 READER = Reader("pcie_throughput", "pcie", Tier.FAST, read, gpm=(GPM_TRANSMIT, GPM_RECEIVE))
 SAMPLED_READER = Reader("pcie_sampled", "pcie", Tier.BLOCKING, read_sampled)
-LINK_READER = Reader("pcie_link", "pcie", Tier.SLOW, read_link, (FieldRequest(Field.PCIE_REPLAYS),))
+LINK_READER = Reader(
+    "pcie_link",
+    "pcie",
+    Tier.SLOW,
+    read_link,
+    tuple(FieldRequest(field) for field in (Field.PCIE_REPLAYS, *ERRORS.values())),
+)
 
 METRICS: tuple[Row[PcieThroughput], ...] = (
     Metric(
@@ -100,7 +130,7 @@ METRICS: tuple[Row[PcieThroughput], ...] = (
 LINK_METRICS: tuple[Row[PcieLink], ...] = (
     MetricVec(
         "gpu_pcie_link_generation",
-        "PCIe generation, current (drops when idle) and max (of GPU and slot).",
+        "PCIe generation: current (drops when idle), max (of GPU and slot), gpu_max (of the GPU).",
         ("kind",),
         lambda p: p.generation,
     ),
@@ -114,6 +144,14 @@ LINK_METRICS: tuple[Row[PcieLink], ...] = (
         "gpu_pcie_replays_total",
         "PCIe packets sent again after an error on the link.",
         lambda p: p.replays,
+        Kind.COUNTER,
+    ),
+    MetricVec(
+        "gpu_pcie_errors_total",
+        "Errors on the PCIe link since the driver was loaded, by type; l0_to_recovery: times that "
+        "the link had to be trained again.",
+        ("type",),
+        lambda p: p.errors,
         Kind.COUNTER,
     ),
 )

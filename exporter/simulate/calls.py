@@ -27,6 +27,8 @@ PAGE_BYTES = 2 * MIB  # memory is handed out in large pages
 SMALL_BAR1_USED_BYTES = 5 * MIB
 CLOCK_STEP_MHZ = 15
 ENGINE_PERIOD_MICROSECONDS = 167_000
+NVLINK_TO_SWITCH = 2  # nvmlIntNvLinkDeviceType_t
+NVSWITCHES = 4  # of a board of eight GPUs; links go to them in turn
 FAN_START_CELSIUS, FAN_PERCENT_PER_KELVIN = 40.0, 2.2
 
 
@@ -123,6 +125,16 @@ def _lanes(look: Look) -> int:
     return look.board.pcie_lanes
 
 
+def _remote_type(look: Look, link: int) -> int | None:
+    return None if link_state(look, link) is None else NVLINK_TO_SWITCH
+
+
+def _remote_pci(look: Look, link: int) -> SimpleNamespace | None:
+    if link_state(look, link) is None:
+        return None
+    return SimpleNamespace(busId=f"00000000:{5 + link % NVSWITCHES:02X}:00.0")
+
+
 def _reasons(look: Look) -> int:
     return look.moment.reasons
 
@@ -167,8 +179,11 @@ CALLS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "nvmlDeviceGetPcieReplayCounter": pcie_replays,
         "nvmlDeviceGetCurrPcieLinkGeneration": _generation,
         "nvmlDeviceGetMaxPcieLinkGeneration": _generation,
+        "nvmlDeviceGetGpuMaxPcieLinkGeneration": _generation,
         "nvmlDeviceGetCurrPcieLinkWidth": _lanes,
         "nvmlDeviceGetMaxPcieLinkWidth": _lanes,
         "nvmlDeviceGetNvLinkState": link_state,
+        "nvmlDeviceGetNvLinkRemoteDeviceType": _remote_type,
+        "nvmlDeviceGetNvLinkRemotePciInfo": _remote_pci,
     }
 )

@@ -24,6 +24,8 @@ from exporter.simulate.scenario import AMBIENT_CELSIUS
 KIB, MIB = 1 << 10, 1 << 20
 NVLINK_5 = 5
 NVLINK_RECEIVE_SHARE = 0.97  # of what the GPU sends
+NVLINK_VERSIONS = {3: 4, 4: 6, 5: 7}  # nvmlNvlinkVersion_t
+NO_BIT_ERRORS, FEW_BIT_ERRORS = 0xFFF, 0x30F  # 15e-255, 3e-15
 
 
 def _memory_celsius(look: Look) -> int | None:
@@ -57,6 +59,35 @@ def _never(_look: Look, _scope: int) -> int:
     return 0
 
 
+def _pcie_errors(look: Look, _scope: int) -> int | None:
+    return 0 if look.board.pcie_lanes > 1 else None  # a GPU beside the CPU's cores has no slot
+
+
+def _bad_slot(look: Look, _scope: int) -> int | None:
+    """Answer that each packet sent again was told of by a NAK."""
+    return pcie_replays(look) if look.board.pcie_lanes > 1 else None
+
+
+def _link_speed(look: Look, link: int) -> int | None:
+    """Answer in MB/s."""
+    nvlinks = look.board.nvlinks
+    there = nvlinks and link < nvlinks.count
+    return int(nvlinks.link_bytes_per_second / 1e6) if nvlinks and there else None
+
+
+def _link_version(look: Look, link: int) -> int | None:
+    nvlinks = look.board.nvlinks
+    return NVLINK_VERSIONS[nvlinks.version] if nvlinks and link < nvlinks.count else None
+
+
+def _data_errors(look: Look, _scope: int) -> int | None:
+    return _early_link_errors(look, 0)
+
+
+def _bit_errors(look: Look, link: int, packed: int) -> int | None:
+    return packed if _late_link_errors(look, link) is not None else None
+
+
 def _early_link_errors(look: Look, link: int) -> int | None:
     """Answer that a link is sound; from NVLink 5 on, the driver counts other errors."""
     nvlinks = look.board.nvlinks
@@ -74,6 +105,17 @@ FIELDS: Mapping[Field, Callable[[Look, int], float | None]] = MappingProxyType(
         Field.MEMORY_TEMPERATURE: lambda look, _: _memory_celsius(look),
         Field.ENERGY: lambda look, _: int(1000 * look.moment.energy_joules),
         Field.PCIE_REPLAYS: lambda look, _: pcie_replays(look),
+        Field.PCIE_LINK_RECOVERIES: _pcie_errors,
+        Field.PCIE_CORRECTABLE_ERRORS: _bad_slot,
+        Field.PCIE_NAKS_RECEIVED: _bad_slot,
+        Field.PCIE_RECEIVER_ERRORS: _pcie_errors,
+        Field.PCIE_BAD_TLPS: _pcie_errors,
+        Field.PCIE_NAKS_SENT: _pcie_errors,
+        Field.PCIE_BAD_DLLPS: _pcie_errors,
+        Field.PCIE_NON_FATAL_ERRORS: _pcie_errors,
+        Field.PCIE_FATAL_ERRORS: _pcie_errors,
+        Field.PCIE_UNSUPPORTED_REQUESTS: _pcie_errors,
+        Field.PCIE_LCRC_ERRORS: _pcie_errors,
         Field.TIME_SW_POWER_CAP: lambda look, _: _nanoseconds(look.moment.power_cap_seconds),
         Field.TIME_THERMAL: lambda look, _: _nanoseconds(look.moment.thermal_seconds),
         Field.TIME_SYNC_BOOST: _never,
@@ -88,6 +130,10 @@ FIELDS: Mapping[Field, Callable[[Look, int], float | None]] = MappingProxyType(
             look, scope, NVLINK_RECEIVE_SHARE
         ),
         Field.NVLINK_STATE: link_state,
+        Field.NVLINK_SPEED: _link_speed,
+        Field.NVLINK_VERSION: _link_version,
+        Field.NVLINK_DATA_CRC_ERRORS: _data_errors,
+        Field.NVLINK_DATA_ECC_ERRORS: _data_errors,
         Field.NVLINK_REPLAY_ERRORS: _early_link_errors,
         Field.NVLINK_RECOVERY_ERRORS: _early_link_errors,
         Field.NVLINK_CRC_ERRORS: _early_link_errors,
@@ -105,6 +151,12 @@ FIELDS: Mapping[Field, Callable[[Look, int], float | None]] = MappingProxyType(
         Field.NVLINK5_RECOVERIES_SUCCESSFUL: _late_link_errors,
         Field.NVLINK5_RECOVERIES_FAILED: _late_link_errors,
         Field.NVLINK5_EFFECTIVE_ERRORS: _late_link_errors,
+        Field.NVLINK5_EFFECTIVE_BIT_ERROR_RATE: lambda look, link: _bit_errors(
+            look, link, NO_BIT_ERRORS
+        ),
+        Field.NVLINK5_SYMBOL_BIT_ERROR_RATE: lambda look, link: _bit_errors(
+            look, link, FEW_BIT_ERRORS
+        ),
         Field.NVLINK5_SYMBOL_ERRORS: _late_link_errors,
         Field.POWER_LIMIT_MIN: lambda look, _: min_milliwatts(look),
         Field.POWER_LIMIT_MAX: lambda look, _: max_milliwatts(look),

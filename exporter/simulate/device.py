@@ -22,6 +22,7 @@ from exporter.sampling import (
 from exporter.simulate.calls import CALLS
 from exporter.simulate.counters import FIELDS, PROFILING
 from exporter.simulate.look import Look
+from exporter.simulate.planted import NOTHING, Planted
 from exporter.simulate.profiles import PROFILES, Board
 from exporter.simulate.scenario import Trace, scatter
 
@@ -56,6 +57,7 @@ class SimulatedDevice:
         max_gap_seconds: float,
         clock: Callable[[], float],
         check_fault: Callable[[], None],
+        planted: Callable[[], Planted],
     ) -> None:
         self.max_gap_seconds = max_gap_seconds
         self.denied = False
@@ -64,6 +66,7 @@ class SimulatedDevice:
         self._board = board
         self._clock = clock
         self._check_fault = check_fault
+        self._planted = planted
         self._requests = {tier: _requests(readers, tier, board, driver_version) for tier in Tier}
         self._gpm_ids = sorted({metric for reader in readers for metric in reader.gpm})
         self._tier = Tier.STATIC
@@ -86,9 +89,13 @@ class SimulatedDevice:
         if answer is None:
             raise NotImplementedError(f"{call} is not simulated; add it to simulate/calls.py")
         self._check_fault()
-        if call in self._board.refuses:
+        planted = self._planted().calls
+        if call in planted:
+            value = planted[call]
+        elif call in self._board.refuses:
             return None
-        value = answer(self._tick_look(), *args)
+        else:
+            value = answer(self._tick_look(), *args)
         self.answers += value is not None
         return value
 
@@ -119,7 +126,7 @@ class SimulatedDevice:
 
     def _read_fields(self) -> dict[tuple[Field, int], float | None]:
         self._check_fault()
-        look = self._tick_look()
+        look, planted = self._tick_look(), self._planted().fields
         values: dict[tuple[Field, int], float | None] = {}
         for request, answer in self._requests[self._tier].items():
             first = request.instead_of
@@ -127,6 +134,7 @@ class SimulatedDevice:
             values[request.field, request.scope] = (
                 None if answer is None or needless else answer(look, request.scope)
             )
+        values.update({asked: value for asked, value in planted.items() if asked in values})
         self.answers += sum(value is not None for value in values.values())
         return values
 
@@ -170,6 +178,7 @@ class SimulatedDriver:
         faults: By index, what befalls a GPU. Read at every question: the caller may change it
             while the driver is in use. LOST and RESET_REQUIRED strike after `connect`, so that the
             UUID is known; HUNG blocks every question until `release`.
+        planted: By index, what a GPU answers instead of its board. Read at every question, too.
 
     Raises:
         ValueError: there is no such profile.
@@ -182,6 +191,7 @@ class SimulatedDriver:
         *,
         start: float | None = None,
         faults: Mapping[int, Fault] | None = None,
+        planted: Mapping[int, Planted] | None = None,
     ) -> None:
         if profile not in PROFILES:
             raise ValueError(f'no profile "{profile}"; there are {", ".join(PROFILES)}')
@@ -192,6 +202,7 @@ class SimulatedDriver:
         self._clock = clock
         self._start = clock() if start is None else start
         self._faults = {} if faults is None else faults
+        self._planted = {} if planted is None else planted
         self._released = Event()
 
     def connect(self) -> tuple[DriverInfo, tuple[FoundGpu, ...]]:
@@ -227,6 +238,7 @@ class SimulatedDriver:
             max_gap_seconds,
             self._clock,
             lambda: self._check_fault(gpu.index),
+            lambda: self._planted.get(gpu.index, NOTHING),
         )
 
     def abandon(self) -> None:

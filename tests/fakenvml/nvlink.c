@@ -1,4 +1,5 @@
 /* NVLink by its own calls, and the fabric. The counters are read as fields. */
+#include <stdio.h>
 #include <string.h>
 
 #include "fakenvml.h"
@@ -40,6 +41,19 @@ nvmlReturn_t nvmlDeviceGetNvLinkRemoteDeviceType(nvmlDevice_t device, unsigned i
     LINK(type);
     REQUIRE(link_active(call.gpu, link), NVML_ERROR_NOT_SUPPORTED);
     *type = NVML_NVLINK_DEVICE_TYPE_SWITCH;
+    return NVML_SUCCESS;
+}
+
+/* Links go to the switches of the board in turn. */
+nvmlReturn_t nvmlDeviceGetNvLinkRemotePciInfo_v2(nvmlDevice_t device, unsigned int link,
+                                                 nvmlPciInfo_t *pci)
+{
+    ENTER(nvmlDeviceGetNvLinkRemotePciInfo_v2, device);
+    LINK(pci);
+    REQUIRE(link_active(call.gpu, link), NVML_ERROR_NOT_SUPPORTED);
+    memset(pci, 0, sizeof *pci);
+    pci->bus = 5 + link % 4;
+    snprintf(pci->busId, sizeof pci->busId, "00000000:%02X:00.0", pci->bus);
     return NVML_SUCCESS;
 }
 

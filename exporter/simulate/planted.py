@@ -1,0 +1,20 @@
+"""What a test or a demo plants in a simulated GPU: answers that stand over the board's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from exporter.fields import Field
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """Answers in NVML's units, by call, and by field with its scope; None: refused."""
+
+    calls: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[tuple[Field, int], float | None] = field(default_factory=dict)
+
+
+NOTHING = Planted()
