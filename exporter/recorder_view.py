@@ -9,6 +9,15 @@ from exporter.metric import Kind, Metric, MetricVec, Row
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """A recording on disk; its name begins with when and for what it was begun."""
+
+    name: str
+    size_bytes: int
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RecorderView:
     """The recorder at one instant.
 
@@ -17,12 +26,14 @@ class RecorderView:
         recordings: Recordings begun since the start of the daemon, by the rule that began them.
         dropped: Samples that recordings lack because the disk did not keep up.
         stored_bytes: Size of all recordings; None while their directory has not been read.
+        newest: Recordings on disk when that was last looked at, the newest first; some of many.
     """
 
     active: bool
     recordings: Mapping[str, int]
     dropped: int
     stored_bytes: int | None
+    newest: tuple[Stored, ...] = ()
 
 
 METRICS: tuple[Row[RecorderView], ...] = (

@@ -26,23 +26,53 @@ class Window:
     coverage_ratio: float
 
 
+INACTIVE, PENDING, FIRING = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSeries:
+    """What a rule is pending or firing for.
+
+    Attributes:
+        gpu: NVML index; None for a scale group or the node.
+        scale_group: Its scale group, "" for none.
+        state: PENDING or FIRING.
+        since: When its condition began to hold, in seconds since the epoch.
+        fired_at: When it began to fire, likewise; None while pending.
+    """
+
+    gpu: int | None
+    scale_group: str
+    state: int
+    since: float
+    fired_at: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class RuleStatus:
     """One rule: what it is doing, and what it has counted since the exporter started.
 
     Attributes:
         alert: The rule's name.
-        state: 0 inactive, 1 pending, 2 firing: the highest over its series.
+        condition: What it watches for, in words.
+        metric: The metric that it compares.
+        state: INACTIVE, PENDING or FIRING: the highest over its series.
         firings: How often a series of it has begun to fire.
         condition_seconds: Time for which the condition held in any series.
         threshold: What its metric is compared with.
+        value: The metric now: of all GPUs the one nearest to firing. None without a sample.
+        series: What it is pending or firing for.
     """
 
     alert: str
+    condition: str
+    metric: str
     state: int
     firings: int
     condition_seconds: float
     threshold: float | None
+    value: float | None = None
+    series: tuple[RuleSeries, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,33 @@ from exporter.metric import Kind, Metric, MetricVec, Row
 
 
 @dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """A line of the audit, as far as it is shown; "" for what it does not say.
+
+    Attributes:
+        at: Seconds since the epoch.
+        what: decision, attempt, end, paused or resumed.
+        result: What was decided, or how the attempt or the request ended.
+        action: Of a decision.
+        rule: Of a decision: the rule or alert that asked.
+        kind: Of a decision: firing, repeat or resolved.
+        target: Of an attempt or end: receiver, kind and position.
+        event_id: The request's.
+        detail: Why, in words.
+    """
+
+    at: float
+    what: str
+    result: str = ""
+    action: str = ""
+    rule: str = ""
+    kind: str = ""
+    target: str = ""
+    event_id: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ScaleoutView:
     """All of it at one instant; counts are since the start.
 
@@ -20,6 +47,7 @@ class ScaleoutView:
         cooldown_remaining_seconds: By action, the longest of its groups; 0 without a cooldown.
         paused: Whether nothing new is sent now.
         last_delivery_timestamp_seconds: By receiver, since the epoch.
+        newest: The newest lines of the audit, newest first.
     """
 
     events: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -29,6 +57,7 @@ class ScaleoutView:
     cooldown_remaining_seconds: Mapping[str, float] = field(default_factory=dict)
     paused: bool = False
     last_delivery_timestamp_seconds: Mapping[str, float] = field(default_factory=dict)
+    newest: tuple[AuditEntry, ...] = ()
 
 
 METRICS: tuple[Row[ScaleoutView], ...] = (

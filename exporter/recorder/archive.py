@@ -14,12 +14,14 @@ from exporter.recorder.model import Mark
 from exporter.recorder.ring import Seen
 from exporter.recorder.store import Bounds
 from exporter.recorder.tape import Tape
+from exporter.recorder_view import Stored
 
 log = logging.getLogger(__name__)
 
 BREATH_SECONDS = 0.001  # after each sample: the poll must not wait for us to let go of Python
 RESERVE_BYTES = 1 << 15  # for the end of the recording under way, and its summary
 FULL = "max_bytes"
+SHOWN = 8  # recordings of which the status page tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,13 @@ class Status:
         begun: Recordings begun, by reason.
         ended: Number of the last recording that is closed, by command or by a fault.
         stored_bytes: Size of all recordings; None while that cannot be told.
+        newest: The newest of them, newest first.
     """
 
     begun: Mapping[str, int] = field(default_factory=dict)
     ended: int = 0
     stored_bytes: int | None = None
+    newest: tuple[Stored, ...] = ()
 
 
 class Archive:
@@ -130,13 +134,15 @@ class Archive:
         self._number, self._bounds = command.number, command.bounds
         self._name = f"for {command.name} in {self._directory}"
         most, room = command.bounds.max_recordings - 1, command.bounds.max_bytes - RESERVE_BYTES
-        self._others_bytes = store.make_room(self._directory, Bounds(room, most))
+        others = store.make_room(self._directory, Bounds(room, most))
+        self._others_bytes = store.size_of(others)
         recording = store.create(self._directory, command.at, command.name)
         self._tape = Tape(recording, Encoder(self._node, command.interval_seconds))
         self._name = recording.name
         begun = {**self.status.begun}
         begun[command.label] = begun.get(command.label, 0) + 1
-        self.status = replace(self.status, begun=begun)
+        newest = _newest([*others, Stored(self._name, 0, active=True)])
+        self.status = replace(self.status, begun=begun, newest=newest)
         log.info("recording %s began", self._name)
         for seen in command.ring:
             self._add(seen, 0)
@@ -182,7 +188,12 @@ class Archive:
         if self._tape is not None:
             tape_bytes = self._tape.size_bytes
             bounds = replace(bounds, max_bytes=bounds.max_bytes - RESERVE_BYTES)
-        size = store.make_room(self._directory, bounds, keep=self._name)
+        left = store.make_room(self._directory, bounds, keep=self._name)
+        size = store.size_of(left)
         self._others_bytes = size - tape_bytes
-        self.status = replace(self.status, stored_bytes=size)
+        self.status = replace(self.status, stored_bytes=size, newest=_newest(left))
         self._problem = ""
+
+
+def _newest(recordings: list[Stored]) -> tuple[Stored, ...]:
+    return tuple(reversed(recordings[-SHOWN:]))

@@ -166,6 +166,7 @@ class Recorder:
             recordings={**known, **status.begun},
             dropped=self._dropped,
             stored_bytes=status.stored_bytes,
+            newest=status.newest,
         )
 
     def close(self, timeout_seconds: float = 2.0) -> None:

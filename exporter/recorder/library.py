@@ -9,8 +9,8 @@ from pathlib import Path
 from exporter.recorder import store
 from exporter.recorder.decode import Decoder, read
 from exporter.recorder.model import Item, RecordingError
-from exporter.recorder.store import Stored
 from exporter.recorder.summary import Summary, from_json, summarise
+from exporter.recorder_view import Stored
 
 LATEST = "latest"
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.recorder.clock import stamp
+from exporter.recorder_view import Stored
 
 DIRECTORY = "recordings"  # below the storage path
 DATA, SUMMARY, NEW_SUMMARY = "data.jsonl.gz", "summary.json", "summary.json.new"
@@ -25,15 +26,6 @@ class Bounds:
 
     max_bytes: int
     max_recordings: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A recording on disk. `active`: some process writes it now."""
-
-    name: str
-    size_bytes: int
-    active: bool
 
 
 def create(directory: Path, at: float, rule: str) -> Path:
@@ -67,28 +59,32 @@ def stored(directory: Path) -> list[Stored]:
         return []
 
 
-def make_room(directory: Path, bounds: Bounds, keep: str = "") -> int:
+def make_room(directory: Path, bounds: Bounds, keep: str = "") -> list[Stored]:
     """Remove the oldest recordings until the rest is within bounds.
 
     One that is active stays, and so do the one to keep and one that cannot be removed.
 
     Returns:
-        The size of what is left, in bytes.
+        What is left, oldest first.
 
     Raises:
         OSError: the directory cannot be read.
     """
     left = stored(directory)
     for oldest in [one for one in left if not (one.active or one.name == keep)]:
-        size = sum(one.size_bytes for one in left)
-        if size <= bounds.max_bytes and len(left) <= bounds.max_recordings:
+        if size_of(left) <= bounds.max_bytes and len(left) <= bounds.max_recordings:
             break
         try:
             remove(directory / oldest.name)
         except OSError:
             continue
         left.remove(oldest)
-    return sum(one.size_bytes for one in left)
+    return left
+
+
+def size_of(recordings: Iterable[Stored]) -> int:
+    """Return the size of all of them, in bytes."""
+    return sum(one.size_bytes for one in recordings)
 
 
 def remove(recording: Path) -> None:

@@ -10,15 +10,13 @@ from exporter.config import Rule, ScaleGroup
 from exporter.rules import windows
 from exporter.rules.samples import Tick, columns, grouping, take
 from exporter.rules.series import Fired, Series
-from exporter.rules.step import RuleState, State, retire, step
-from exporter.rules_view import RuleStatus, RulesView
+from exporter.rules.step import RuleState, State, condition, retire, step
+from exporter.rules_view import FIRING, INACTIVE, PENDING, RuleSeries, RuleStatus, RulesView
 from exporter.scaleout.model import RuleEvent
 from exporter.snapshot import Snapshot
 
 Firing = Mapping[tuple[str, str], tuple[str, float, float]]
 """What fires, by rule and series: the values of Fired. Kept by the daemon across a restart."""
-
-INACTIVE, PENDING, FIRING = 0, 1, 2
 
 
 class Engine:
@@ -52,6 +50,7 @@ class Engine:
             KeyError: a rule names a metric that is not one of RULE_METRICS.
         """
         self._set(rules, groups, labels, fast_seconds)
+        self._tick: Tick | None = None
         states = {}
         for rule in rules:
             series = {
@@ -61,7 +60,7 @@ class Engine:
             }
             states[rule.alert] = RuleState(series)
         self._state = State(rules=states)
-        self.view = RulesView(_statuses(rules, self._state))
+        self.view = RulesView(_statuses(rules, self._state, None))
 
     @property
     def firing(self) -> dict[tuple[str, str], Fired]:
@@ -82,6 +81,7 @@ class Engine:
         """Take a snapshot, at `wall` seconds since the epoch; return what there is to tell."""
         tick = take(snapshot, wall, self._columns, self._groups)
         self._state, events = step(self._rules, self._state, tick, self._fast_seconds)
+        self._tick = tick
         self.view = self._look(tick)
         return events
 
@@ -117,7 +117,7 @@ class Engine:
                 state if rule.alert in kept else replace(state, series={}, smoothed={})
             )
         self._state = replace(self._state, rules=after)
-        self.view = replace(self.view, rules=_statuses(rules, self._state))
+        self.view = replace(self.view, rules=_statuses(rules, self._state, self._tick))
         return tuple(events)
 
     def _set(
@@ -139,26 +139,45 @@ class Engine:
             for gpu in tick.gpus
             if gpu.is_healthy and gpu.key in tracks
         }
-        return RulesView(_statuses(self._rules, self._state), seen)
+        return RulesView(_statuses(self._rules, self._state, tick), seen)
 
 
 def _same(rule: Rule, old: Rule | None) -> bool:
     return old is not None and replace(rule, actions=()) == replace(old, actions=())
 
 
-def _statuses(rules: tuple[Rule, ...], state: State) -> tuple[RuleStatus, ...]:
-    return tuple(_status(rule, state.rules[rule.alert]) for rule in rules)
+def _statuses(rules: tuple[Rule, ...], state: State, tick: Tick | None) -> tuple[RuleStatus, ...]:
+    return tuple(_status(rule, state.rules[rule.alert], tick) for rule in rules)
 
 
-def _status(rule: Rule, state: RuleState) -> RuleStatus:
-    level = INACTIVE
-    if state.series:
-        is_firing = any(series.fired is not None for series in state.series.values())
-        level = FIRING if is_firing else PENDING
+def _status(rule: Rule, state: RuleState, tick: Tick | None) -> RuleStatus:
+    gpus = {} if tick is None else {gpu.key: gpu.index for gpu in tick.gpus}
+    series = tuple(_series(gpus.get(key), one) for key, one in state.series.items())
     return RuleStatus(
         alert=rule.alert,
-        state=level,
+        condition=condition(rule),
+        metric=rule.metric,
+        state=max((one.state for one in series), default=INACTIVE),
         firings=state.firings,
         condition_seconds=state.condition_seconds,
         threshold=rule.below if rule.above is None else rule.above,
+        value=None if tick is None else _value(rule, tick),
+        series=series,
     )
+
+
+def _series(gpu: int | None, series: Series) -> RuleSeries:
+    if series.fired is not None:
+        group, started_at, fired_at = series.fired
+        return RuleSeries(gpu, group, FIRING, started_at, fired_at)
+    # Whatever is pending has a run.
+    return RuleSeries(gpu, "", PENDING, series.run.wall if series.run else 0.0, None)
+
+
+def _value(rule: Rule, tick: Tick) -> float | None:
+    values = [gpu.values[rule.metric] for gpu in tick.gpus if rule.metric in gpu.values]
+    if rule.metric in tick.node:
+        values.append(tick.node[rule.metric])
+    if not values:
+        return None
+    return min(values) if rule.above is None else max(values)

@@ -1,4 +1,4 @@
-"""Who decided what, and what came of it: JSON lines in a file, and in the log."""
+"""Who decided what, and what came of it: JSON lines in a file, and in the log; the newest here."""
 
 from __future__ import annotations
 
@@ -7,38 +7,50 @@ import json
 import logging
 import os
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from exporter.scaleout.clock import Clock, rfc3339
+from exporter.scaleout_view import AuditEntry
 
 log = logging.getLogger("exporter.audit")
 
 FILE = "audit.jsonl"
 MAX_BYTES = 5 << 20
 FILES = 10
+SHOWN = 12  # lines that are remembered
+TAIL_BYTES = 1 << 16  # of the file, to begin with
+LONGEST = 200  # of a fact that is remembered
 
 
 class Audit:
     """Appends to `<folder>/audit.jsonl`; every thread may. A file that fails stops nothing.
 
     The file is opened for each line: there are few, and commands write to it beside the daemon.
+
+    Attributes:
+        newest: The newest lines, newest first, those of earlier runs included; replaced whole.
     """
 
     def __init__(self, folder: Path | None, clock: Clock) -> None:
         self._path = None if folder is None else folder / FILE
+        self.newest = () if self._path is None else _remembered(self._path)
         self._clock = clock
         self._lock = threading.Lock()
         self._problem = ""
 
     def write(self, what: str, **facts: object) -> None:
         """Write one line: the time, what happened, and facts that JSON can express."""
+        at = self._clock.wall()
         # ASCII only: no label can forge a line, or speak to a terminal.
-        line = json.dumps({"ts": rfc3339(self._clock.wall()), "what": what, **facts})
+        line = json.dumps({"ts": rfc3339(at), "what": what, **facts})
         log.info("%s", line)
-        if self._path is None:
-            return
         with self._lock:
+            self.newest = _with(self.newest, _entry(at, what, facts))
+            if self._path is None:
+                return
             try:
                 _append(self._path, line.encode() + b"\n")
                 problem = ""
@@ -47,6 +59,44 @@ class Audit:
             if problem and problem != self._problem:
                 log.error("%s; the audit goes on in this log", problem)
             self._problem = problem
+
+
+def _entry(at: float, what: str, facts: Mapping[str, object]) -> AuditEntry:
+    def text(*names: str) -> str:
+        return next((str(facts[name])[:LONGEST] for name in names if facts.get(name)), "")
+
+    return AuditEntry(
+        at=at,
+        what=what,
+        result=text("result"),
+        action=text("action"),
+        rule=text("rule"),
+        kind=text("kind"),
+        target=text("target"),
+        event_id=text("event_id"),
+        detail=text("detail", "error", "reason"),
+    )
+
+
+def _with(entries: tuple[AuditEntry, ...], entry: AuditEntry) -> tuple[AuditEntry, ...]:
+    """Put an entry in front; of the attempts at one request, only the last is remembered."""
+    if entry.target:
+        thread = (entry.target, entry.event_id)
+        entries = tuple(old for old in entries if (old.target, old.event_id) != thread)
+    return (entry, *entries[: SHOWN - 1])
+
+
+def _remembered(path: Path) -> tuple[AuditEntry, ...]:
+    """Return the newest entries of the file; what is not as `write` writes it is passed over."""
+    entries: tuple[AuditEntry, ...] = ()
+    with suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        for line in file.read(TAIL_BYTES).splitlines():
+            with suppress(ValueError, TypeError, KeyError, RecursionError):
+                facts = json.loads(line)
+                at = datetime.fromisoformat(str(facts["ts"]).replace("Z", "+00:00")).timestamp()
+                entries = _with(entries, _entry(at, str(facts["what"])[:LONGEST], facts))
+    return entries
 
 
 def _append(path: Path, line: bytes) -> None:

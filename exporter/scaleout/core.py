@@ -121,6 +121,7 @@ class Core:
                 **self._delivered,
                 **self._deliveries.tally.delivered(),
             },
+            newest=self._audit.newest,
         )
 
     def _last_delivered(self) -> dict[str, float]:
