@@ -9,23 +9,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import node
 from client import BenchError
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from exporter.board import Plan
-from exporter.catalogue import GPU_READERS
 from exporter.exposition import Page
-from exporter.host import GROUPS
-from exporter.poll import Poller, Sources
-from exporter.simulate import SimulatedDriver
-from exporter.snapshot import Build, Gpu, Process, Reload, Snapshot
-from exporter.status import PROCESS_METRICS
+from exporter.snapshot import Gpu, Snapshot
 
-PROFILE = "h100x8"
-SLOW_SECONDS = 30
 COPIES = (1, 4)  # of the node's 8 GPUs
 
 
@@ -49,7 +42,7 @@ def measure(seconds: float) -> list[Rendering]:
     Raises:
         BenchError: both renderers do not show the same.
     """
-    ticks = _ticks()
+    ticks = node.ticks(2 + node.SLOW_SECONDS)[2:]  # rates are there from the second on
     return [_measure([_widened(tick, copies) for tick in ticks], seconds) for copies in COPIES]
 
 
@@ -89,39 +82,6 @@ def _median(work: Callable[[], object], seconds: float) -> float:
         work()
         taken.append(time.thread_time() - before)
     return statistics.median(taken)
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-def _ticks() -> list[Snapshot]:
-    """Return the snapshots of a simulated node over one period of the slow tier."""
-    clock = _Clock()
-    poller = Poller(
-        Sources(
-            SimulatedDriver(PROFILE, clock),
-            Build("0", "3", simulated=True),
-            _process,
-            clock,
-        ),
-        Plan(GPU_READERS, 1.0, float(SLOW_SECONDS), 5.0, 10.0),
-        GROUPS,
-        Reload(successful=True, success_timestamp_seconds=1.0),
-    )
-    snapshots = []
-    for _ in range(2 + SLOW_SECONDS):
-        clock.seconds += 1.0
-        snapshots.append(poller.tick())
-    return snapshots[2:]  # rates are there from the second reading on
-
-
-def _process() -> Process:
-    return Process({metric.name: time.process_time() for metric in PROCESS_METRICS})
 
 
 def _widened(snapshot: Snapshot, copies: int) -> Snapshot:

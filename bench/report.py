@@ -7,54 +7,14 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
+from decide import Deciding
 from hostile import DRIPPING, SILENT, Siege
 from render import Rendering
 from rounds import Round, Visit
+from tables import P99, Goal, Table, number, percentile, quotient
 
 OURS, NVITOP, NODE = "gpu-node-exporter", "nvitop-exporter", "node_exporter"
 MIB = 1 << 20
-
-P99 = 0.99
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """A figure, and what it shall not pass: `most` from above or `least` from below."""
-
-    name: str
-    figure: float
-    most: float = math.inf
-    least: float = -math.inf
-
-    @property
-    def met(self) -> bool:
-        """Whether the figure keeps to the bounds."""
-        return self.least <= self.figure <= self.most
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows of texts under a head; the first column is a name, the others are figures."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def __str__(self) -> str:
-        """Return it as Markdown that is aligned for reading as it stands."""
-        lines = [self.head, *self.rows]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(self.head))]
-        rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-        cells = [_aligned(self.head, widths), rule, *(_aligned(row, widths) for row in self.rows)]
-        text = "\n".join(f"| {' | '.join(row)} |" for row in cells)
-        return f"**{self.title}**\n\n{text}\n"
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    return [
-        row[0].ljust(widths[0]),
-        *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +25,6 @@ class Line:
     value: Callable[[Sequence[Visit]], float | None]
     to_nvitop: float | None = None  # ours may be at most so many times the peer's
     to_node: float | None = None
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least this share of the values does not pass."""
-    return sorted(values)[math.ceil(share * len(values)) - 1]
 
 
 def _median(part: Callable[[Visit], float]) -> Callable[[Sequence[Visit]], float]:
@@ -126,6 +81,7 @@ class Results:
     rounds: Sequence[Round]
     renderings: Sequence[Rendering]
     siege: Siege
+    deciding: Deciding
 
     def visits(self, name: str) -> list[Visit]:
         """Return what the rounds saw of one daemon."""
@@ -138,6 +94,7 @@ class Results:
             self._polls(),
             self._rendering(),
             self._siege(),
+            self.deciding.table(),
             self._goals(),
         ]
 
@@ -155,6 +112,7 @@ class Results:
             ],
             "polls": [asdict(one.polls) for one in self.rounds],
             "renderings": [asdict(one) for one in self.renderings],
+            "deciding": asdict(self.deciding),
             "goals": [{"name": g.name, "figure": g.figure, "met": g.met} for g in self.goals()],
         }
 
@@ -167,7 +125,12 @@ class Results:
 
     def goals(self) -> list[Goal]:
         """Return every goal with its figure."""
-        return [*self._ratio_goals(), *self._memory_goals(), *self._own_goals()]
+        return [
+            *self._ratio_goals(),
+            *self._memory_goals(),
+            *self._own_goals(),
+            *self.deciding.goals(),
+        ]
 
     def _ratio_goals(self) -> Iterator[Goal]:
         for line, (ours, nvitop, node) in self.lines():
@@ -222,8 +185,8 @@ class Results:
     def _side_by_side(self) -> Table:
         rows = []
         for line, (ours, nvitop, node) in self.lines():
-            ratios = [_quotient(ours, nvitop), _quotient(ours, node)]
-            rows.append((line.name, *map(_number, (ours, nvitop, node)), *ratios))
+            ratios = [quotient(ours, nvitop), quotient(ours, node)]
+            rows.append((line.name, *map(number, (ours, nvitop, node)), *ratios))
         head = ("", OURS, NVITOP, NODE, f"/ {NVITOP}", f"/ {NODE}")
         return Table("Side by side", head, tuple(rows))
 
@@ -232,8 +195,8 @@ class Results:
         calls = [statistics.median(1e6 * p for p in part) for part in _columns(polls)]
         ratios = [f"{ratio:.1f}" for ratio in self._poll_ratios()]
         rows = (
-            ("the NVML calls and what is made of them", *map(_number, calls[:2]), ratios[0]),
-            ("the whole process", *map(_number, calls[2:]), ratios[1]),
+            ("the NVML calls and what is made of them", *map(number, calls[:2]), ratios[0]),
+            ("the whole process", *map(number, calls[2:]), ratios[1]),
         )
         return Table("CPU of a poll at 1 Hz, us", ("", "C program", OURS, "ratio"), rows)
 
@@ -243,17 +206,17 @@ class Results:
             for what, seconds in (("from tick to tick", one.usual), ("all renewed", one.renewed)):
                 figures = (1e3 * seconds, 1e9 * seconds / one.series, 1e3 * one.client)
                 ratio = f"{one.client / seconds:.1f}"
-                rows.append((f"{one.series:,} series, {what}", *map(_number, figures), ratio))
+                rows.append((f"{one.series:,} series, {what}", *map(number, figures), ratio))
         head = ("", f"{OURS}, ms", "ns a series", "generate_latest, ms", "ratio")
         return Table("CPU of rendering a page", head, tuple(rows))
 
     def _siege(self) -> Table:
         times = (self.siege.unloaded, self.siege.loaded)
         rows = [
-            (name, *(_number(1e3 * percentile(one, share)) for one in times))
+            (name, *(number(1e3 * percentile(one, share)) for one in times))
             for name, share in (("scrape p50, ms", 0.5), ("scrape p99, ms", P99))
         ]
-        rows.append(("longest stay, s", "", _number(self.siege.longest_stay_seconds)))
+        rows.append(("longest stay, s", "", number(self.siege.longest_stay_seconds)))
         title = f"{SILENT} silent clients and {DRIPPING} that send a byte a second"
         return Table(title, ("", "without", "with"), tuple(rows))
 
@@ -261,10 +224,8 @@ class Results:
         rows = tuple(
             (
                 goal.name,
-                f">= {_number(goal.least)}"
-                if goal.least > -math.inf
-                else f"<= {_number(goal.most)}",
-                _number(goal.figure),
+                f">= {number(goal.least)}" if goal.least > -math.inf else f"<= {number(goal.most)}",
+                number(goal.figure),
                 "met" if goal.met else "MISSED",
             )
             for goal in self.goals()
@@ -275,15 +236,3 @@ class Results:
 def _columns(polls: Sequence[object]) -> list[list[float]]:
     names = ("floor_calls", "our_calls", "floor_process", "our_process")
     return [[getattr(poll, name) for poll in polls] for name in names]
-
-
-def _quotient(ours: float | None, peer: float | None) -> str:
-    return "" if ours is None or not peer else _number(ours / peer)
-
-
-def _number(value: float | None) -> str:
-    """Return three significant digits, or all of a larger number's whole part."""
-    if value is None:
-        return ""
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
-    return f"{value:,.{max(min(digits, 3), 0)}f}"

@@ -38,6 +38,7 @@ class Effort:
     soak: tuple[int, ...]
     siege_scrapes: int
     render_seconds: float
+    requests: int
 
 
 @dataclass(slots=True)

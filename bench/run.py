@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+import decide
 import fake
 import floor
 import hostile
@@ -40,6 +41,7 @@ FULL = Effort(
     soak=(10_000, 100_000),
     siege_scrapes=400,
     render_seconds=1.5,
+    requests=1000,
 )
 QUICK = Effort(
     rounds=1,
@@ -53,6 +55,7 @@ QUICK = Effort(
     soak=(),
     siege_scrapes=100,
     render_seconds=0.3,
+    requests=100,
 )
 BEGIN = "<!-- make bench writes what follows -->"
 END = "<!-- until here -->"
@@ -125,12 +128,14 @@ def _measure(programs: Programs, effort: Effort) -> tuple[Results, list[str]]:
         siege = hostile.besiege(programs.ours, workplace, effort.siege_scrapes)
         _say("rendering")
         renderings = render.measure(effort.render_seconds)
+        _say("deciding and sending")
+        deciding = decide.measure(effort.requests)
     notes = []
     if different:
         notes.append(f"**The C program makes other calls, so its ratios say nothing**: {different}")
     if effort is not FULL:
         notes.append("**Not the full measurement: p99 and CPU are rough.**")
-    return Results(rounds, renderings, siege), notes
+    return Results(rounds, renderings, siege, deciding), notes
 
 
 def _machine(programs: Programs, effort: Effort, seconds: float) -> str:
