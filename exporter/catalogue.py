@@ -15,6 +15,7 @@ from exporter.gpu import (
     nvlinks,
     pcie,
     power,
+    profiling,
     temperature,
     utilization,
 )
@@ -93,6 +94,7 @@ CATALOGUE: tuple[Table, ...] = (
     per_gpu(clocks.SLOW_READER, lambda g: g.slow_clocks, ()),
     per_gpu(None, lambda g: g.all_clocks, clocks.ALL_METRICS),
     per_gpu(clocks.MAX_READER, lambda g: g.max_clocks, clocks.MAX_METRICS),
+    per_gpu(profiling.READER, lambda g: g.profiling, profiling.METRICS),
     per_gpu(pcie.READER, lambda g: g.pcie_throughput, ()),
     per_gpu(pcie.SAMPLED_READER, lambda g: g.pcie_sampled, ()),
     per_gpu(None, lambda g: g.pcie, pcie.METRICS),

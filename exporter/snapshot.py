@@ -12,6 +12,7 @@ from exporter.gpu.nvlink import NvLink
 from exporter.gpu.nvlinks import NvLinkPeers, NvLinks
 from exporter.gpu.pcie import PcieLink, PcieThroughput
 from exporter.gpu.power import Power, PowerLimits
+from exporter.gpu.profiling import Profiling
 from exporter.gpu.temperature import Fans, Temperature, Thresholds
 from exporter.gpu.utilization import Engines, Utilization
 from exporter.host.cpu import Cpu
@@ -47,6 +48,7 @@ class Gpu:
     clocks: Clocks | None = None
     slow_clocks: SlowClocks | None = None
     max_clocks: MaxClocks | None = None
+    profiling: Profiling | None = None
     pcie_throughput: PcieThroughput | None = None
     pcie_sampled: PcieThroughput | None = None
     pcie_link: PcieLink | None = None

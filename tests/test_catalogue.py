@@ -29,6 +29,8 @@ gpu_temperature_threshold_celsius{threshold} gpu_fan_speed_ratio{fan}
 gpu_power_watts gpu_power_limit_watts{limit} gpu_energy_joules_total
 gpu_clock_hertz{domain} gpu_clock_max_hertz{domain} gpu_clock_event_active{reason}
 gpu_clock_event_seconds_total{reason} gpu_performance_state
+gpu_graphics_engine_active_ratio gpu_sm_active_ratio gpu_sm_occupancy_ratio
+gpu_tensor_active_ratio gpu_dram_active_ratio gpu_pipe_active_ratio{pipe}
 gpu_pcie_transmit_bytes_per_second gpu_pcie_receive_bytes_per_second
 gpu_pcie_link_generation{kind} gpu_pcie_link_width{kind} gpu_pcie_replays_total
 gpu_pcie_errors_total{type}
@@ -130,6 +132,7 @@ def test_collectors_that_can_be_switched() -> None:
         "temperature",
         "power",
         "clocks",
+        "profiling",
         "pcie",
         "nvlink",
         "host_memory",

@@ -32,6 +32,10 @@ PCIE_LINK = {"gpu_pcie_link_generation", "gpu_pcie_link_width", "gpu_pcie_replay
 PCIE_LINK |= {"gpu_pcie_errors_total"}
 BEFORE_NVLINK_5, NVLINK_5 = {"gpu_nvlink_bit_error_ratio"}, {"gpu_nvlink_data_errors_total"}
 NVLINK |= BEFORE_NVLINK_5 | NVLINK_5
+PROFILING = {
+    *("gpu_graphics_engine_active_ratio", "gpu_sm_active_ratio", "gpu_sm_occupancy_ratio"),
+    *("gpu_tensor_active_ratio", "gpu_dram_active_ratio", "gpu_pipe_active_ratio"),
+}
 HBM, FANS = {"gpu_memory_temperature_celsius"}, {"gpu_fan_speed_ratio"}
 THRESHOLDS, CORE = {"gpu_temperature_threshold_celsius"}, {"gpu_temperature_celsius"}
 ALWAYS = {
@@ -39,16 +43,30 @@ ALWAYS = {
     *("gpu_performance_state", "gpu_engine_utilization_ratio", "gpu_exporter_sample_age_seconds"),
 }
 EVERYTHING = ALWAYS.union(
-    *(MEMORY, BAR1, NVLINK, PCIE_RATES, POWER, EVENTS, LOAD, PCIE_LINK, HBM, FANS, THRESHOLDS, CORE)
+    *(
+        MEMORY,
+        BAR1,
+        NVLINK,
+        PCIE_RATES,
+        POWER,
+        EVENTS,
+        LOAD,
+        PCIE_LINK,
+        HBM,
+        FANS,
+        THRESHOLDS,
+        CORE,
+        PROFILING,
+    )
 )
 LACKS = {
     "h100x8": FANS | BEFORE_NVLINK_5,
     "b200x8": FANS | NVLINK_5,
-    "l40s": FANS | HBM | NVLINK,
-    "t4": FANS | HBM | NVLINK,
-    "geforce": HBM | NVLINK,
-    "a100-mig": FANS | NVLINK | LOAD | {"gpu_engine_utilization_ratio"},
-    "gb10": (FANS | HBM | NVLINK | MEMORY | BAR1 | POWER | PCIE_RATES | THRESHOLDS)
+    "l40s": FANS | PROFILING | HBM | NVLINK,
+    "t4": FANS | PROFILING | HBM | NVLINK,
+    "geforce": HBM | PROFILING | NVLINK,
+    "a100-mig": FANS | PROFILING | NVLINK | LOAD | {"gpu_engine_utilization_ratio"},
+    "gb10": (FANS | PROFILING | HBM | NVLINK | MEMORY | BAR1 | POWER | PCIE_RATES | THRESHOLDS)
     - {"gpu_power_watts"}
     | {"gpu_pcie_replays_total", "gpu_pcie_errors_total"},
 }

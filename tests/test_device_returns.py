@@ -9,6 +9,7 @@ import pytest
 from nvml_loaded import PLAN, Node, flat
 
 from exporter.board import take
+from exporter.gpu import profiling
 from exporter.nvml import NvmlDriver
 from exporter.sampling import DriverAbsentError, Fault, FoundGpu, Tier
 
@@ -112,7 +113,7 @@ def test_every_code_on_every_field_and_profiling_counter(node: Node, code: int) 
             assert outcome.errors == {}, field
         assert {outcome.readings[group] for group in outcome.errors} <= {None}, field
         assert readings.items() <= expected.items(), field
-    for metric in (20, 21):
+    for metric in (*profiling.ALL, 20, 21):
         node.put(f"gpu0.gpm.{metric}.ret={code}")
         device = node.device()
         node.read(device)

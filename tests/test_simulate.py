@@ -18,6 +18,7 @@ from exporter.gpu.clocks import MaxClocks
 from exporter.gpu.identity import Identity
 from exporter.gpu.memory import Memory
 from exporter.gpu.pcie import PcieThroughput
+from exporter.gpu.profiling import PIPES
 from exporter.sampling import (
     Driver,
     DriverAbsentError,
@@ -130,6 +131,10 @@ NO_NVLINK = {
 BEFORE_NVLINK_5, NVLINK_5 = {"nvlinks.bit_error_ratio"}, {"nvlinks.data_errors"}
 SAMPLED = {"pcie_sampled.transmit_bytes_per_second", "pcie_sampled.receive_bytes_per_second"}
 PROFILED = {"pcie_throughput.transmit_bytes_per_second", "pcie_throughput.receive_bytes_per_second"}
+PROFILED |= {
+    f"profiling.{name}_ratio" for name in ("graphics", "sm", "occupancy", "tensor", "dram")
+}
+PROFILED |= {f"profiling.pipes.{pipe}" for pipe in PIPES}
 NO_FANS = {"fans.ratios"}
 NO_MEMORY_SENSOR = {"temperature.memory_celsius", "thresholds.celsius.memory_max"}
 BEFORE_575 = {

@@ -6,6 +6,7 @@ None stands for NVML_ERROR_NOT_SUPPORTED.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 from exporter.fields import ALL_LINKS, Field
@@ -173,10 +174,21 @@ def _pcie_mib_per_second(look: Look, before: Look, share: float) -> float:
     return pcie_rate(look, share * moved / elapsed) / MIB
 
 
+# How much of each kind of work a busy GPU does, by GPM metric id: text, in half precision.
+_WORK = {1: 1.0, 2: 0.86, 3: 0.42, 4: 0.18, 5: 0.55, 7: 0.52, 9: 0.03, 10: 0.6, 11: 0.0}
+_WORK |= {12: 0.27, 13: 0.09}
+
+
+def _percent(look: Look, before: Look, share: float) -> float:
+    """Return how busy a part of the GPU was between two looks."""
+    return 50 * share * (before.moment.load_ratio + look.moment.load_ratio)
+
+
 # By GPM metric id, over the time between two looks.
 PROFILING: Mapping[int, Callable[[Look, Look], float]] = MappingProxyType(
     {
         20: lambda look, before: _pcie_mib_per_second(look, before, PCIE_TRANSMIT_SHARE),
         21: lambda look, before: _pcie_mib_per_second(look, before, 1.0),
+        **{metric: partial(_percent, share=share) for metric, share in _WORK.items()},
     }
 )
