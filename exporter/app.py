@@ -25,7 +25,7 @@ from exporter.config import Config, ConfigError, load
 from exporter.doors import Doors
 from exporter.gpu.identity import READER as IDENTITY
 from exporter.host import Group
-from exporter.httpd import Server, parse_address
+from exporter.httpd import Server, adopt, parse_address
 from exporter.nvml import NvmlDriver
 from exporter.pipeline import Pipeline
 from exporter.poll import Poller, Sources
@@ -35,6 +35,7 @@ from exporter.sampling import Driver, DriverGoneError
 from exporter.scaleout.clock import system_clock
 from exporter.scaleout.service import Scaleout
 from exporter.snapshot import Build, Process, Reload
+from exporter.supervision import Supervision
 from exporter.web import Web
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Options:
 
     config_file: Path | None
     listen_addresses: tuple[str, ...]
+    listen_descriptors: tuple[int, ...]  # of sockets that systemd has opened
     telemetry_path: str
     storage_path: Path  # of recordings and requests
     simulate: str | None  # a profile's name
@@ -62,6 +64,7 @@ class Daemon:
 
         Raises:
             ConfigError: the config file is bad.
+            ListenError: a socket that systemd has handed over is of no use.
         """
         self._options = options
         config = self._load()
@@ -69,7 +72,8 @@ class Daemon:
         self._fast_seconds = plan.fast_seconds
         node, clock = socket.gethostname(), system_clock()
         self._recorder = Recorder(options.storage_path, settings(config), node)
-        page_url = f"http://{node}:{parse_address(options.listen_addresses[0]).port}/"
+        self._adopted = [adopt(descriptor) for descriptor in options.listen_descriptors]
+        page_url = f"http://{node}:{self._port()}/"
         self._scaleout = Scaleout(config, options.storage_path, node, page_url, clock)
         self._engine = Engine(
             config.rules,
@@ -91,6 +95,7 @@ class Daemon:
         self._pipeline = Pipeline(self._poller, self._engine, self._recorder, self._scaleout)
         self._web = Web(lambda: self._pipeline.latest, self.reload, options.telemetry_path)
         self._doors = Doors(self._recorder, self._scaleout, clock)
+        self._supervision = Supervision(lambda: self._pipeline.latest)
         self._server = Server([*self._web.routes(), *self._doors.open(config)])
         self._scheduler = BackgroundScheduler(
             timezone=timezone.utc,
@@ -108,7 +113,7 @@ class Daemon:
             ListenError: an address cannot be listened on.
         """
         self._loop = loop = asyncio.get_running_loop()
-        bound = await self._server.start(self._options.listen_addresses)
+        bound = await self._server.start(self._options.listen_addresses, adopted=self._adopted)
         for name, handler in (
             (signal.SIGTERM, self._stopped.set),
             (signal.SIGINT, self._stopped.set),
@@ -121,8 +126,11 @@ class Daemon:
             where = f"[{address}]" if ":" in address else address
             log.info("listening on http://%s:%d%s", where, port, self._options.telemetry_path)
         guard = loop.call_later(GUARD_SECONDS, self._guard)
+        supervision = loop.create_task(self._supervision.run())
         await self._stopped.wait()
         log.info("stopping")
+        supervision.cancel()
+        self._supervision.stopping()
         guard.cancel()
         await self._server.stop()
         self._recorder.close()
@@ -131,6 +139,10 @@ class Daemon:
 
     def reload(self) -> str | None:
         """Load the config file again; keep the old config if it is bad. Return what is wrong."""
+        with self._supervision.reloading():
+            return self._reload()
+
+    def _reload(self) -> str | None:
         try:
             config = self._load()
         except ConfigError as bad:
@@ -192,6 +204,13 @@ class Daemon:
             self._schedule()
         if self._loop is not None:
             self._loop.call_later(GUARD_SECONDS, self._guard)
+
+    def _port(self) -> int:
+        """Return the port of our first address."""
+        if self._adopted:
+            port: int = self._adopted[0].getsockname()[1]
+            return port
+        return parse_address(self._options.listen_addresses[0]).port
 
     def _load(self) -> Config:
         path = self._options.config_file

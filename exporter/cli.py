@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from exporter import logs
+from exporter import logs, systemd
 from exporter.catalogue import COLLECTORS, RULE_METRICS, reference
 from exporter.config import ConfigError, load
 from exporter.flags import DEFAULT_ADDRESS, USAGE, Parser, run_parser
@@ -38,7 +39,8 @@ def run(arguments: Sequence[str]) -> int:
 def _serve(arguments: Sequence[str]) -> int:
     parser = run_parser(tuple(COMMANDS))
     flags = parser.parse_args(arguments)
-    addresses = tuple(flags.addresses or [DEFAULT_ADDRESS])
+    descriptors = systemd.listen_descriptors()
+    addresses = tuple(flags.addresses or (() if descriptors else [DEFAULT_ADDRESS]))
     try:
         for address in addresses:
             parse_address(address)
@@ -55,10 +57,12 @@ def _serve(arguments: Sequence[str]) -> int:
         if flags.simulate not in PROFILES:
             parser.error(f"--simulate: no profile {flags.simulate}; there is {', '.join(PROFILES)}")
     logs.configure(flags.log_level, flags.log_format)
-    return _daemon(flags, addresses)
+    return _daemon(flags, addresses, descriptors)
 
 
-def _daemon(flags: argparse.Namespace, addresses: tuple[str, ...]) -> int:
+def _daemon(
+    flags: argparse.Namespace, addresses: tuple[str, ...], descriptors: tuple[int, ...]
+) -> int:
     # Late: the other commands need no scheduler, driver or server.
     from exporter.app import Daemon, Options  # noqa: PLC0415
 
@@ -66,11 +70,15 @@ def _daemon(flags: argparse.Namespace, addresses: tuple[str, ...]) -> int:
     options = Options(
         config_file=flags.config_file,
         listen_addresses=addresses,
+        listen_descriptors=descriptors,
         telemetry_path=flags.telemetry_path,
         storage_path=flags.storage_path,
         simulate=flags.simulate,
         collectors={name: on for name, on in given.items() if on is not None},
     )
+
+    # Stacks of all threads when a driver's library crashes, or systemd's watchdog ends us.
+    faulthandler.enable()
 
     async def serve() -> int:
         return await Daemon(options).run()

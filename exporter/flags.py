@@ -52,7 +52,8 @@ def run_parser(commands: tuple[str, ...]) -> Parser:
         dest="addresses",
         action="append",
         metavar="ADDRESS",
-        help=f"where to listen, as [HOST]:PORT; may be repeated (default: {DEFAULT_ADDRESS})",
+        help=f"where to listen, as [HOST]:PORT; may be repeated (default: {DEFAULT_ADDRESS}, or the"
+        " sockets that systemd hands over)",
     )
     parser.add_argument(
         "--web.telemetry-path",
@@ -75,9 +76,8 @@ def run_parser(commands: tuple[str, ...]) -> Parser:
     parser.add_argument(
         "--log.format",
         dest="log_format",
-        default="logfmt",
         choices=logs.FORMATS,
-        help="(default: logfmt)",
+        help="(default: logfmt; in a systemd service, the journal's own fields)",
     )
     parser.add_argument("--version", action="version", version=version())
     collectors = parser.add_argument_group("collectors", "--no-collector.NAME switches one off")

@@ -6,6 +6,8 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 
+from exporter.facts import facts
+
 log = logging.getLogger(__name__)
 
 POLL_RESULTS = ("complete", "partial", "skipped")
@@ -30,11 +32,13 @@ class Ledger:
         for group, error in errors.items():
             self.errors[group, error] += 1
             if self._failing.get((who, group)) != error:
-                log.warning("%s: cannot read %s: %s", who, group, error)
+                log.warning(
+                    "%s: cannot read %s: %s", who, group, error, extra=_about(who, group=group)
+                )
                 self._failing[who, group] = error
         for key in [k for k in self._failing if k[0] == who and k[1] not in errors]:
             if key[1] in groups:
-                log.info("%s: %s is read again", who, key[1])
+                log.info("%s: %s is read again", who, key[1], extra=_about(who, group=key[1]))
                 del self._failing[key]
 
     def fault(self, who: str, uuid: str, fault: str | None) -> None:
@@ -43,13 +47,20 @@ class Ledger:
         if fault == before:
             return
         if fault is None:
-            log.info("%s (%s) answers again (was %s)", who, uuid, before)
+            extra = _about(who, uuid=uuid)
+            log.info("%s (%s) answers again (was %s)", who, uuid, before, extra=extra)
             del self._faults[who]
         else:
             self.errors["device", fault] += 1
-            log.error("%s (%s) gives no readings: %s", who, uuid or "UUID unknown", fault)
+            extra, known = _about(who, uuid=uuid, fault=fault), uuid or "UUID unknown"
+            log.error("%s (%s) gives no readings: %s", who, known, fault, extra=extra)
             self._faults[who] = fault
 
     def poll(self, result: str, times: int = 1) -> None:
         """Count polls by result."""
         self.polls[result] += times
+
+
+def _about(who: str, **more: str) -> dict[str, dict[str, str]]:
+    """Return the facts of a line about a GPU, or about the host."""
+    return facts(gpu=who.removeprefix("GPU ") if who.startswith("GPU ") else None, **more)

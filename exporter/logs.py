@@ -1,9 +1,11 @@
-"""Log lines for people (logfmt, as Prometheus writes it) and for machines (JSON), on stderr."""
+"""Log lines: logfmt as Prometheus writes it, JSON, and journald's own fields."""
 
 from __future__ import annotations
 
 import logging
 import time
+
+from exporter import journal
 
 FORMATS = ("logfmt", "json")
 LEVELS = ("debug", "info", "warning", "error")
@@ -11,7 +13,7 @@ QUOTED = frozenset(' ="\n\r\t\\')
 
 
 class LogfmtFormatter(logging.Formatter):
-    """`ts=… level=… source=… msg=…`, quoted where needed; a traceback follows on its own lines."""
+    """`ts=… level=… source=… msg=…` and what it is about; a traceback follows on its own lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as one line of logfmt."""
@@ -32,10 +34,17 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, ensure_ascii=False)
 
 
-def configure(level: str, form: str) -> None:
-    """Send log lines of `level` and above to stderr in one of FORMATS."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if form == "json" else LogfmtFormatter())
+def configure(level: str, form: str | None) -> None:
+    """Send log lines of `level` and above to stderr, in one of FORMATS.
+
+    Without a format: to the journal with its own fields if stderr goes there, else as logfmt.
+    """
+    handler: logging.Handler
+    if form is None and journal.is_stderr():
+        handler = journal.JournalHandler()
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(JsonFormatter() if form == "json" else LogfmtFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # The scheduler tells of every job it starts, and of every tick it skips; we count those.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
@@ -48,6 +57,7 @@ def _fields(record: logging.LogRecord) -> list[tuple[str, str]]:
         ("level", record.levelname.lower()),
         ("source", record.name.removeprefix("exporter.")),
         ("msg", record.getMessage()),
+        *getattr(record, "facts", {}).items(),
     ]
 
 

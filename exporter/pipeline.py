@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from exporter.facts import facts
 from exporter.poll import Poller
 from exporter.recorder.flight import Recorder
 from exporter.rules import Engine
@@ -83,7 +84,9 @@ def _log(event: RuleEvent) -> None:
     level = logging.DEBUG if event.kind is EventKind.REPEAT else logging.INFO
     gpus = ", ".join(series.gpu for series in event.series if series.gpu)
     where = f" on GPU {gpus}" if gpus else ""
-    log.log(level, "rule %s %s%s: %s", event.rule, event.kind.value, where, event.reason)
+    about = facts(rule=event.rule, state=event.kind.value, gpu=gpus)
+    text = "rule %s %s%s: %s"
+    log.log(level, text, event.rule, event.kind.value, where, event.reason, extra=about)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 CONNECT_SECONDS = 5.0  # between two attempts to find a driver; also the first reading's deadline
 PROCESS_SECONDS = 5.0  # between two looks at ourselves
 BLOCKING_DEADLINE_SECONDS = 2.0
+UNANSWERED = "the driver has not answered yet"
 SPLIT_SHARE, JOIN_SHARE = 0.2, 0.1  # of the interval: a thread per GPU above, one thread below
 
 Connection = tuple[DriverInfo, tuple[FoundGpu, ...]]
@@ -64,7 +65,7 @@ class Poller:
         self._connecting: Job[Connection | str] | None = None
         self._connect_at = -math.inf
         self._info: DriverInfo | None = None
-        self._problem = "the driver has not answered yet"
+        self._problem = UNANSWERED
         self._pci_gpus: int | None = None
         self._counted_at = -math.inf
         self._process: Process | None = None

@@ -1,11 +1,12 @@
 # noqa: INP001  a script, in no package
 """Installs what a target of the Makefile needs, and nothing where it is there already.
 
-    prepare.py [run | dev | bench | compiler | programs]...
+    prepare.py [run | dev | bench | compiler | programs | systemd]...
 
 run, dev, bench: `.venv` with the package, with the tools of the tests, with the bench's peers.
 compiler: a C compiler with the C library's headers. programs: Debian's Prometheus and its kin,
 unpacked into `.cache/debian` rather than installed, because their packages would start services.
+systemd: its checker of units, and what boots a container of it.
 
 Only the standard library, and no syntax that an old Python cannot read: it shall reach the line
 that tells it so.
@@ -34,6 +35,11 @@ VENV = ROOT / ".venv"
 DEBIAN = ROOT / ".cache" / "debian"
 EXTRAS = {"run": "", "dev": "[dev]", "bench": "[dev,bench]"}
 COMPILER_PACKAGES = ["gcc", "libc6-dev"]
+SYSTEMD_PACKAGES = {
+    "systemd-analyze": "systemd",
+    "systemd-nspawn": "systemd-container",
+    "dbus-daemon": "dbus",
+}
 PROGRAM_PACKAGES = ["prometheus", "prometheus-alertmanager", "prometheus-node-exporter"]
 PROGRAMS = ["amtool", "promtool", *PROGRAM_PACKAGES]
 
@@ -95,6 +101,8 @@ def missing_system_packages(wanted: list[str]) -> list[str]:
         missing.append(f"python3.{sys.version_info.minor}-venv")
     if "compiler" in wanted and not has_compiler():
         missing += COMPILER_PACKAGES
+    if "systemd" in wanted:
+        missing += [name for tool, name in SYSTEMD_PACKAGES.items() if not shutil.which(tool)]
     return missing
 
 

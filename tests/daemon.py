@@ -113,7 +113,9 @@ class Daemon:
     def messages(self, level: str) -> list[str]:
         """Return the texts that it has logged at a level, in logfmt."""
         lines = re.findall(
-            rf'^ts=\S+ level={level} source=\S+ msg=(".*"|\S+)$', self.log, re.MULTILINE
+            rf'^ts=\S+ level={level} source=\S+ msg=("(?:[^"\\]|\\.)*"|\S+)(?: \w+=.*)?$',
+            self.log,
+            re.MULTILINE,
         )
         return [json.loads(line) if line.startswith('"') else line for line in lines]
 

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from exporter.facts import facts
 from exporter.logs import JsonFormatter, LogfmtFormatter
 
 NASTY = 'GPU "0"\nlevel=error msg="forged" \\ \t é'
@@ -35,6 +36,14 @@ def test_json_line_is_one_object() -> None:
     parsed = json.loads(JsonFormatter().format(record(NASTY)))
     assert parsed["msg"] == NASTY
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", parsed["ts"])
+
+
+def test_what_a_line_is_about_follows_its_text() -> None:
+    """A fact is a key of its own in both formats, quoted like any other text."""
+    about = record("it is hot")
+    about.__dict__.update(facts(gpu=3, rule="a b", uuid=""))
+    assert LogfmtFormatter().format(about).endswith('msg="it is hot" gpu=3 rule="a b"')
+    assert json.loads(JsonFormatter().format(about)).items() >= {"gpu": "3", "rule": "a b"}.items()
 
 
 @pytest.mark.parametrize("formatter", [LogfmtFormatter(), JsonFormatter()])

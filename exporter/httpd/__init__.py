@@ -4,7 +4,7 @@
 one client, `message` holds what passes between them and the handlers.
 """
 
-from exporter.httpd.listen import Address, ListenError, parse_address
+from exporter.httpd.listen import Address, ListenError, adopt, parse_address
 from exporter.httpd.message import Handler, Limits, Request, Response, Route
 from exporter.httpd.server import Server
 
@@ -17,5 +17,6 @@ __all__ = [
     "Response",
     "Route",
     "Server",
+    "adopt",
     "parse_address",
 ]

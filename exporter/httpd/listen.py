@@ -10,6 +10,8 @@ from dataclasses import dataclass
 BACKLOG = 1024  # not yet accepted; beyond it the kernel lets a client wait for a second
 MAX_PORT = 65535
 EXAMPLES = "right would be ':9836', '127.0.0.1:9836', '[::1]:9836' or 'localhost:9836'"
+SOCKET_ADVICE = "write ListenStream= with a port, and Accept=no, in the .socket unit"
+TCP_FAMILIES = frozenset({socket.AF_INET, socket.AF_INET6})
 ADVICE = {
     errno.EADDRINUSE: "stop the program that listens there, or choose another port",
     errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE, others do not",
@@ -62,6 +64,29 @@ def listen(text: str) -> socket.socket:
         raise ListenError(f"cannot listen on {text!r}: {error.strerror}; {advice}") from None
 
 
+def adopt(descriptor: int) -> socket.socket:
+    """Take a listening socket that was opened for us, as systemd's socket units do.
+
+    Raises:
+        ListenError: It is none, or not of TCP.
+    """
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError:  # closed, or no socket at all
+        raise ListenError(f"descriptor {descriptor} is no socket; {SOCKET_ADVICE}") from None
+    if not _is_listening_tcp(sock):
+        sock.close()
+        raise ListenError(f"descriptor {descriptor} is no listening TCP socket; {SOCKET_ADVICE}")
+    _prepare(sock)
+    return sock
+
+
+def _is_listening_tcp(sock: socket.socket) -> bool:
+    if sock.family not in TCP_FAMILIES or sock.type != socket.SOCK_STREAM:
+        return False
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
 def _open_first(address: Address) -> socket.socket:
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     family, _, _, _, where = min(found, key=lambda entry: entry[0] != socket.AF_INET)
@@ -80,10 +105,8 @@ def _open_all(port: int) -> socket.socket:
 def _open(family: int, where: tuple[object, ...]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock.setblocking(False)
+        _prepare(sock)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted sockets inherit it, and asyncio sets it on none opened without a protocol number.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # "::" takes IPv4 too
         sock.bind(where)
@@ -92,3 +115,9 @@ def _open(family: int, where: tuple[object, ...]) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _prepare(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    # Accepted sockets inherit it, and asyncio sets it on none opened without a protocol number.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

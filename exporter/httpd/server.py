@@ -51,15 +51,21 @@ class Server:
         self._warned_at = -WARNING_SECONDS
 
     async def start(
-        self, addresses: Sequence[str], ssl_context: ssl.SSLContext | None = None
+        self,
+        addresses: Sequence[str],
+        ssl_context: ssl.SSLContext | None = None,
+        adopted: Sequence[socket.socket] = (),
     ) -> list[tuple[str, int]]:
         """Listen on every address, and return the (host, port) that each has become.
+
+        `adopted` are sockets that listen already: they come first.
 
         Raises:
             ListenError: One line: which address, why, what would be right. None is left open then.
         """
         self._ssl_context = ssl_context
         try:
+            self._listeners.extend(adopted)
             self._listeners.extend(map(listen, addresses))
         except BaseException:
             await self.stop()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from exporter.facts import facts
 from exporter.recorder import store
 from exporter.recorder.encode import Encoder
 from exporter.recorder.model import Mark
@@ -123,7 +124,9 @@ class Archive:
     def fail(self, problem: str) -> None:
         """Give up the recording under way; what is on disk stays."""
         if self.status.ended != self._number:
-            log.error("recording %s stopped: %s", self._name, problem)
+            log.error(
+                "recording %s stopped: %s", self._name, problem, extra=facts(recording=self._name)
+            )
             self._close()
         elif problem != self._problem:
             log.error("cannot look after the recordings in %s: %s", self._directory, problem)
@@ -143,7 +146,7 @@ class Archive:
         begun[command.label] = begun.get(command.label, 0) + 1
         newest = _newest([*others, Stored(self._name, 0, active=True)])
         self.status = replace(self.status, begun=begun, newest=newest)
-        log.info("recording %s began", self._name)
+        log.info("recording %s began", self._name, extra=facts(recording=self._name))
         for seen in command.ring:
             self._add(seen, 0)
 
@@ -173,7 +176,7 @@ class Archive:
 
     def _finish(self, tape: Tape, why: str, dropped: int) -> None:
         tape.finish(why, dropped)
-        log.info("recording %s ended: %s", self._name, why)
+        log.info("recording %s ended: %s", self._name, why, extra=facts(recording=self._name))
         self._close()
         self._survey()
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from exporter.config import Retry
+from exporter.facts import facts
 from exporter.scaleout.audit import Audit
 from exporter.scaleout.clock import Clock
 from exporter.scaleout.model import Attempt, Delivery, Outcome
@@ -184,12 +185,13 @@ class Sender:
             error=row.last_error,
         )
         problem = f"{outcome.value}: {attempt.error}" if attempt.error else ""
+        about = facts(target=target, event_id=row.event_id, result=outcome.value)
         if outcome in (Outcome.DEAD, Outcome.EXPIRED):
-            log.error("%s: request %s is lost, %s", target, row.event_id, problem)
+            log.error("%s: request %s is lost, %s", target, row.event_id, problem, extra=about)
         elif problem and problem != self._problem:
-            log.warning("%s: request %s, %s", target, row.event_id, problem)
+            log.warning("%s: request %s, %s", target, row.event_id, problem, extra=about)
         elif not problem:
-            log.info("%s: request %s, %s", target, row.event_id, outcome.value)
+            log.info("%s: request %s, %s", target, row.event_id, outcome.value, extra=about)
         self._problem = problem
 
 
