@@ -27,7 +27,11 @@ enum { MAX_GPUS = 64, LINKS = 18, MAX_FIELDS = 128, WARM_UP = 3 };
     X(nvmlDeviceGetJpgUtilization) X(nvmlDeviceGetOfaUtilization)                                 \
     X(nvmlDeviceGetEnforcedPowerLimit) X(nvmlDeviceGetCurrPcieLinkGeneration)                     \
     X(nvmlDeviceGetMaxPcieLinkGeneration) X(nvmlDeviceGetGpuMaxPcieLinkGeneration)                \
-    X(nvmlDeviceGetCurrPcieLinkWidth) X(nvmlDeviceGetMaxPcieLinkWidth)
+    X(nvmlDeviceGetCurrPcieLinkWidth) X(nvmlDeviceGetMaxPcieLinkWidth)                            \
+    X(nvmlDeviceGetSramEccErrorStatus) X(nvmlDeviceGetRowRemapperHistogram)                       \
+    X(nvmlDeviceGetRepairStatus) X(nvmlDeviceGetGpuFabricInfoV) X(nvmlDeviceGetPersistenceMode)   \
+    X(nvmlDeviceGetComputeMode) X(nvmlDeviceGetMigMode) X(nvmlSystemGetConfComputeState)          \
+    X(nvmlDeviceGetMarginTemperature)
 
 static struct {
 #define MEMBER(name) __typeof__(&name) name;
@@ -49,7 +53,12 @@ static const unsigned int slow_fields[] = {
     NVML_FI_DEV_PCIE_COUNT_UNSUPPORTED_REQ, NVML_FI_DEV_PCIE_COUNT_LCRC_ERROR,
     NVML_FI_DEV_NVLINK_CRC_DATA_ERROR_COUNT_TOTAL, NVML_FI_DEV_NVLINK_ECC_DATA_ERROR_COUNT_TOTAL,
     NVML_FI_DEV_POWER_MIN_LIMIT, NVML_FI_DEV_POWER_MAX_LIMIT,
-    NVML_FI_DEV_POWER_DEFAULT_LIMIT, NVML_FI_DEV_POWER_CURRENT_LIMIT};
+    NVML_FI_DEV_POWER_DEFAULT_LIMIT, NVML_FI_DEV_POWER_CURRENT_LIMIT,
+    NVML_FI_DEV_POWER_REQUESTED_LIMIT, NVML_FI_DEV_ECC_CURRENT, NVML_FI_DEV_ECC_PENDING,
+    NVML_FI_DEV_ECC_SBE_VOL_TOTAL, NVML_FI_DEV_ECC_DBE_VOL_TOTAL, NVML_FI_DEV_ECC_SBE_AGG_TOTAL,
+    NVML_FI_DEV_ECC_DBE_AGG_TOTAL, NVML_FI_DEV_REMAPPED_COR, NVML_FI_DEV_REMAPPED_UNC,
+    NVML_FI_DEV_REMAPPED_PENDING, NVML_FI_DEV_REMAPPED_FAILURE,
+    NVML_FI_DEV_GET_GPU_RECOVERY_ACTION};
 static const unsigned int link_fields[] = {
     NVML_FI_DEV_NVLINK_GET_STATE, NVML_FI_DEV_NVLINK_GET_SPEED,
     NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY, NVML_FI_DEV_NVLINK_ERROR_DL_RECOVERY,
@@ -135,6 +144,29 @@ static void open_gpu(unsigned int index)
     gpu->slow_turn = NAN;
 }
 
+/* Where an ECC error was is asked for only when there are new ones. */
+static void read_health(nvmlDevice_t device)
+{
+    nvmlEccSramErrorStatus_t sram = {.version = nvmlEccSramErrorStatus_v1};
+    nvmlRowRemapperHistogramValues_t banks;
+    nvmlRepairStatus_t repair = {.version = nvmlRepairStatus_v1};
+    nvmlGpuFabricInfoV_t fabric = {.version = nvmlGpuFabricInfo_v3};
+    nvmlEnableState_t persistence;
+    nvmlComputeMode_t compute;
+    nvmlConfComputeSystemState_t confidential;
+    nvmlMarginTemperature_t margin = {.version = nvmlMarginTemperature_v1};
+    unsigned int mig, pending;
+    MUST(nvmlDeviceGetSramEccErrorStatus(device, &sram));
+    MUST(nvmlDeviceGetRowRemapperHistogram(device, &banks));
+    MUST(nvmlDeviceGetRepairStatus(device, &repair));
+    MUST(nvmlDeviceGetGpuFabricInfoV(device, &fabric));
+    MUST(nvmlDeviceGetPersistenceMode(device, &persistence));
+    MUST(nvmlDeviceGetComputeMode(device, &compute));
+    MUST(nvmlDeviceGetMigMode(device, &mig, &pending));
+    MUST(nvmlSystemGetConfComputeState(&confidential));
+    MUST(nvmlDeviceGetMarginTemperature(device, &margin));
+}
+
 static void read_slow(Gpu *gpu)
 {
     nvmlBAR1Memory_t bar1;
@@ -156,6 +188,7 @@ static void read_slow(Gpu *gpu)
     MUST(nvmlDeviceGetGpuMaxPcieLinkGeneration(gpu->handle, &value));
     MUST(nvmlDeviceGetCurrPcieLinkWidth(gpu->handle, &value));
     MUST(nvmlDeviceGetMaxPcieLinkWidth(gpu->handle, &value));
+    read_health(gpu->handle);
 }
 
 static void read_fast(Gpu *gpu)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import pynvml
 
+from exporter import structs
 from exporter.batches import U32, U64, FieldBatch, GpmBatch, GpmSamples
 from exporter.fields import Field, field_id
 from exporter.returns import (
@@ -106,7 +107,8 @@ class NvmlDevice:
         if self._is_refused(question):
             return None
         try:
-            answer = _CALLS[call](self._handle, *args)
+            function = structs.CALLS[call] if call in structs.CALLS else _CALLS[call]
+            answer = function(self._handle, *args)
         except pynvml.NVMLError as error:
             self._refuse_or_raise(question, error.value)
             return None
@@ -146,7 +148,8 @@ class NvmlDevice:
         return False
 
     def _refuse(self, question: object, code: int) -> None:
-        self.denied |= code == NO_PERMISSION
+        # Slower readings may ask for what only root may know.
+        self.denied |= code == NO_PERMISSION and self._tier is Tier.FAST
         self._refused[question] = self.now() + REPROBE_SECONDS
 
     def _refuse_or_raise(self, question: object, code: int) -> None:

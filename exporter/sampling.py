@@ -139,7 +139,7 @@ class FoundGpu:
 class OpenDevice(Device, Protocol):
     """A GPU as the poller holds it. Belongs to one thread at a time."""
 
-    denied: bool  # some call was refused for want of permission
+    denied: bool  # some fast reading was refused for want of permission
     answers: int  # how many readings it has given so far
 
     def begin(self, tier: Tier) -> None:

@@ -6,14 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from exporter.gpu.clocks import AllClocks, Clocks, MaxClocks, SlowClocks
+from exporter.gpu.confidential import Confidential
+from exporter.gpu.ecc import Ecc, EccLocations, EccMode, EccSram
+from exporter.gpu.fabric import Fabric
 from exporter.gpu.identity import Identity
+from exporter.gpu.inventory import BoardInfo, Platform
 from exporter.gpu.memory import Bar1, Memory
+from exporter.gpu.modes import ComputeMode, MigMode, PersistenceMode
 from exporter.gpu.nvlink import NvLink
 from exporter.gpu.nvlinks import NvLinkPeers, NvLinks
 from exporter.gpu.pcie import PcieLink, PcieThroughput
 from exporter.gpu.power import Power, PowerLimits
 from exporter.gpu.profiling import Profiling
-from exporter.gpu.temperature import Fans, Temperature, Thresholds
+from exporter.gpu.recovery import Recovery
+from exporter.gpu.row_remap import RemappedRows, Repair, RetiredPages, RowRemapBanks
+from exporter.gpu.temperature import Fans, Margin, MarginThresholds, Temperature, Thresholds
 from exporter.gpu.utilization import Engines, Utilization
 from exporter.host.cpu import Cpu
 from exporter.host.disk import Disk
@@ -36,12 +43,16 @@ class Gpu:
     fault: Fault | None = None
     sampled_at: float | None = None  # monotonic seconds of the last fast reading
     identity: Identity | None = None
+    board_info: BoardInfo | None = None
+    platform: Platform | None = None
     memory: Memory | None = None
     bar1: Bar1 | None = None
     utilization: Utilization | None = None
     engines: Engines | None = None
     temperature: Temperature | None = None
     thresholds: Thresholds | None = None
+    temperature_margin: Margin | None = None
+    margin_thresholds: MarginThresholds | None = None
     fans: Fans | None = None
     power: Power | None = None
     power_limits: PowerLimits | None = None
@@ -55,6 +66,20 @@ class Gpu:
     nvlink: NvLink | None = None
     nvlinks: NvLinks | None = None
     nvlink_peers: NvLinkPeers | None = None
+    recovery: Recovery | None = None
+    ecc: Ecc | None = None
+    ecc_locations: EccLocations | None = None
+    ecc_sram: EccSram | None = None
+    ecc_mode: EccMode | None = None
+    remapped_rows: RemappedRows | None = None
+    row_remap_banks: RowRemapBanks | None = None
+    repair: Repair | None = None
+    retired_pages: RetiredPages | None = None
+    fabric: Fabric | None = None
+    persistence_mode: PersistenceMode | None = None
+    compute_mode: ComputeMode | None = None
+    mig_mode: MigMode | None = None
+    confidential: Confidential | None = None
 
     @property
     def all_clocks(self) -> AllClocks | None:

@@ -18,6 +18,8 @@ ROWS = [(table, metric) for table in CATALOGUE for metric in table.metrics]
 PROMISED = """
 gpu_info{name,pci_bus_id,architecture,compute_capability,serial,vbios_version}
 gpu_driver_info{driver_version,nvml_version,cuda_version}
+gpu_board_info{brand,part_number,inforom_version,gsp_firmware_version,module_id,minor_number,virtualization}
+gpu_platform_info{chassis_serial,slot,tray,host,module_id,peer_type}
 gpu_up gpu_fault{reason} gpu_devices{source}
 gpu_memory_total_bytes gpu_memory_used_bytes gpu_memory_free_bytes gpu_memory_reserved_bytes
 gpu_memory_used_ratio
@@ -26,6 +28,7 @@ gpu_utilization_ratio gpu_memory_activity_ratio gpu_engine_utilization_ratio{eng
 gpu_busy_seconds_total
 gpu_temperature_celsius gpu_memory_temperature_celsius
 gpu_temperature_threshold_celsius{threshold} gpu_fan_speed_ratio{fan}
+gpu_temperature_margin_celsius gpu_temperature_margin_threshold_celsius{threshold}
 gpu_power_watts gpu_power_limit_watts{limit} gpu_energy_joules_total
 gpu_clock_hertz{domain} gpu_clock_max_hertz{domain} gpu_clock_event_active{reason}
 gpu_clock_event_seconds_total{reason} gpu_performance_state
@@ -41,6 +44,19 @@ gpu_nvlink_link_transmit_bytes_total{link} gpu_nvlink_link_receive_bytes_total{l
 gpu_nvlink_speed_bytes_per_second{link} gpu_nvlink_bit_error_ratio{link,type}
 gpu_nvlink_data_errors_total{type}
 gpu_nvlink_info{link,version,remote_type,remote_pci_bus_id}
+gpu_recovery_action gpu_recovery_action_info{action}
+gpu_ecc_errors_total{type,counter} gpu_ecc_location_errors_total{type,counter,location}
+gpu_ecc_sram_errors_total{type,counter} gpu_ecc_sram_source_errors_total{source}
+gpu_ecc_sram_threshold_exceeded gpu_ecc_mode{kind}
+gpu_remapped_rows{type} gpu_remapped_rows_inactive{type}
+gpu_row_remap_pending gpu_row_remap_failure gpu_row_remap_banks{availability}
+gpu_repair_pending{unit} gpu_retired_pages{cause} gpu_retired_pages_pending
+gpu_fabric_info{state,status,health,configuration,clique_id,cluster_uuid}
+gpu_fabric_registered gpu_fabric_healthy gpu_fabric_condition{condition}
+gpu_persistence_mode gpu_compute_mode{mode} gpu_mig_mode{kind}
+gpu_confidential_compute_enabled gpu_confidential_compute_ready
+gpu_confidential_compute_devtools_enabled
+gpu_memory_protected_total_bytes gpu_memory_protected_used_bytes gpu_memory_protected_free_bytes
 host_memory_total_bytes host_memory_available_bytes host_memory_used_bytes
 host_memory_free_bytes host_memory_cached_bytes host_memory_used_ratio
 host_swap_total_bytes host_swap_used_bytes host_swap_free_bytes
@@ -135,6 +151,12 @@ def test_collectors_that_can_be_switched() -> None:
         "profiling",
         "pcie",
         "nvlink",
+        "recovery",
+        "ecc",
+        "row_remap",
+        "fabric",
+        "modes",
+        "confidential",
         "host_memory",
         "host_swap",
         "host_pressure",

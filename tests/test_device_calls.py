@@ -13,6 +13,7 @@ import pynvml
 import pytest
 from nvml_loaded import PLAN, Node
 
+from exporter import structs
 from exporter.catalogue import GPU_READERS
 from exporter.fields import field_id
 from exporter.sampling import Fault, Tier
@@ -109,6 +110,7 @@ def test_what_a_board_refused_is_never_repeated(
             return call
 
     monkeypatch.setattr("exporter.device._CALLS", Watched(vars(pynvml)))
+    monkeypatch.setattr("exporter.structs.CALLS", Watched(structs.CALLS))
     node.connect(f"profile={profile}")
     device = node.device()
     node.read(device)
@@ -120,8 +122,7 @@ def test_what_a_board_refused_is_never_repeated(
     handle = pynvml.nvmlDeviceGetHandleByIndex(0)
     answering = Counter(
         number
-        for reader in GPU_READERS
-        for request in reader.fields
+        for request in {request for reader in GPU_READERS for request in reader.fields}
         if (number := field_id(request.field, "580.95.05"))
         and pynvml.nvmlDeviceGetFieldValues(handle, [(number, request.scope)])[0].nvmlReturn == 0
     )

@@ -34,6 +34,9 @@ STRUCTS = {
     "nvmlDeviceAttributes_t": pynvml.c_nvmlDeviceAttributes,
     "nvmlRowRemapperHistogramValues_t": pynvml.c_nvmlRowRemapperHistogramValues,
     "nvmlConfComputeSystemState_t": pynvml.c_nvmlConfComputeSystemState_t,
+    "nvmlEccSramErrorStatus_v1_t": pynvml.c_nvmlEccSramErrorStatus_v1_t,
+    "nvmlRepairStatus_v1_t": pynvml.c_nvmlRepairStatus_t,
+    "nvmlPlatformInfo_v2_t": pynvml.c_nvmlPlatformInfo_v2_t,
 }
 
 

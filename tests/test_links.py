@@ -137,7 +137,8 @@ def test_boards_without_links(node: Node, profile: str) -> None:
     before = node.calls().fields[0]
     node.read(device, Tier.SLOW)
     after = node.calls().fields[0]
-    assert {field for field in after if after[field] > before[field]} <= {94, *range(169, 193)}
+    asked = {field for field in after if after[field] > before[field]}
+    assert not asked & {field.value for field in Field if field.name.startswith("NVLINK")}
 
 
 @pytest.mark.parametrize("profile", ["h100x8", "b200x8", "a100-mig", "l40s", "t4", "geforce"])

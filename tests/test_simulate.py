@@ -30,6 +30,17 @@ from exporter.simulate import PROFILES, SimulatedDriver
 MIB = 1 << 20
 
 
+SINCE_610 = {
+    Field.REMAPPED_ROWS_CORRECTABLE_INACTIVE,
+    Field.REMAPPED_ROWS_UNCORRECTABLE_INACTIVE,
+}
+# No profile is in that mode, in which nothing else of NVML is like it is elsewhere.
+ONLY_WHILE_CONFIDENTIAL = {
+    "nvmlSystemGetConfComputeGpusReadyState",
+    "nvmlDeviceGetConfComputeProtectedMemoryUsage",
+}
+
+
 def absent(groups: dict[str, Any]) -> set[str]:
     """Return the readings that are not there, as "group.attribute" or "group.attribute.key"."""
     missing = set()
@@ -70,7 +81,7 @@ def test_every_question_in_the_source_has_an_answer() -> None:
     """Each call that a reader names, fallbacks too, is answered with a value on some board."""
     files = Path(str(exporter.gpu.__file__)).parent.glob("*.py")
     source = "".join(file.read_text() for file in files)
-    calls = set(re.findall(r'"(nvmlDevice\w+|nvmlGpm\w+)"', source))
+    calls = set(re.findall(r'"(nvml[A-Z]\w+)"', source)) - ONLY_WHILE_CONFIDENTIAL
     arguments: dict[str, tuple[object, ...]] = {
         "nvmlDeviceGetTemperatureV": (0,),
         "nvmlDeviceGetTemperature": (0,),
@@ -82,6 +93,7 @@ def test_every_question_in_the_source_has_an_answer() -> None:
         "nvmlDeviceGetNvLinkState": (0,),
         "nvmlDeviceGetNvLinkRemoteDeviceType": (0,),
         "nvmlDeviceGetNvLinkRemotePciInfo": (0,),
+        "nvmlDeviceGetMemoryErrorCounter": (0, 0, 2),
     }
     devices = [device for profile in NODES for device in Node(profile).devices]
     assert len(calls) > 30
@@ -93,7 +105,8 @@ def test_every_question_in_the_source_has_an_answer() -> None:
 def test_every_field_and_counter_that_is_declared_has_a_value() -> None:
     """Each field and profiling counter of a reader has a value on some board."""
     declared = {request for reader in GPU_READERS for request in reader.fields}
-    silent_fields = {r for r in declared if r.instead_of is None}  # no board needs substitutes
+    # No board needs substitutes, and no profile has a driver of 610 or later.
+    silent_fields = {r for r in declared if r.instead_of is None and r.field not in SINCE_610}
     silent_counters = {metric for reader in GPU_READERS for metric in reader.gpm}
     assert silent_fields
     assert silent_counters
@@ -147,24 +160,119 @@ MIG = {
     "utilization.busy_seconds",
     *(f"engines.ratios.{engine}" for engine in ("encoder", "decoder", "jpeg", "ofa")),
 }
+POWER_LIMITS = ("enforced", "current", "requested", "default", "min", "max")
+COUNTERS = ("volatile", "aggregate")
+NO_SRAM = {"ecc_sram.errors", "ecc_sram.sources", "ecc_sram.threshold_exceeded"}
+NO_ECC_ERRORS = NO_SRAM | {
+    "ecc_locations.errors",
+    *(f"{part}.{c}" for part in ("ecc.errors", "ecc_locations.totals") for c in COUNTERS),
+}
+NO_ECC = NO_ECC_ERRORS | {"ecc_mode.enabled.current", "ecc_mode.enabled.pending"}
+NO_RETIRED_PAGES = {
+    "retired_pages.pages.single_bit_ecc",
+    "retired_pages.pages.double_bit_ecc",
+    "retired_pages.pending",
+}
+BEFORE_610 = {f"remapped_rows.inactive_rows.{kind}" for kind in ("correctable", "uncorrectable")}
+NO_REMAPPED_ROWS = BEFORE_610 | {
+    "remapped_rows.rows.correctable",
+    "remapped_rows.rows.uncorrectable",
+    "remapped_rows.pending",
+    "remapped_rows.failure",
+}
+NO_REPAIR = {"repair.pending.memory_channel", "repair.pending.tpc"}
+NO_REMAP = NO_REMAPPED_ROWS | NO_REPAIR | {"row_remap_banks.banks"}
+NO_RECOVERY = {"recovery.action"}
+NO_FABRIC_HEALTH = {"fabric.healthy", "fabric.conditions"}
+NO_FABRIC = NO_FABRIC_HEALTH | {"fabric.info", "fabric.registered"}
+NO_MARGIN = {
+    "temperature_margin.celsius",
+    *(
+        f"margin_thresholds.celsius.{threshold}"
+        for threshold in ("shutdown", "slowdown", "memory_max", "gpu_max")
+    ),
+}
+NO_PARTS = {"board_info.part_number"}
+NO_GSP = {"board_info.gsp_firmware_version"}
+NO_MIG = {"mig_mode.enabled.current", "mig_mode.enabled.pending"}
+NOT_CONFIDENTIAL = {
+    "confidential.ready",
+    "confidential.devtools_enabled",
+    *(f"confidential.{kind}_bytes" for kind in ("total", "used", "free")),
+}
+NO_CONFIDENTIAL = NOT_CONFIDENTIAL | {"confidential.enabled"}
+NO_PLATFORM = {
+    f"platform.{place}"
+    for place in ("chassis_serial", "slot", "tray", "host", "module_id", "peer_type")
+}
+HOPPER = BEFORE_610 | NO_RETIRED_PAGES | NOT_CONFIDENTIAL
+AMPERE = NO_RETIRED_PAGES | NO_CONFIDENTIAL | NO_FABRIC | NO_PLATFORM | NO_REPAIR
+WORKSTATION = NO_RETIRED_PAGES | NO_REMAP | NO_CONFIDENTIAL | NO_FABRIC | NO_PLATFORM | NO_MIG
 ABSENT = {
-    ("h100x8", 0): SAMPLED | NO_FANS | BEFORE_NVLINK_5,
-    ("b200x8", 7): SAMPLED | NO_FANS | NVLINK_5,
-    ("a100-mig", 0): PROFILED | NO_FANS | NO_NVLINK | BEFORE_575 | MIG,
-    ("a100-mig", 1): PROFILED | NO_FANS | BEFORE_NVLINK_5 | BEFORE_575,
-    ("l40s", 3): PROFILED | NO_FANS | NO_NVLINK | NO_MEMORY_SENSOR | BEFORE_575,
-    ("t4", 0): PROFILED | NO_FANS | NO_NVLINK | NO_MEMORY_SENSOR | BEFORE_575,
-    ("geforce", 0): PROFILED | NO_NVLINK | NO_MEMORY_SENSOR | {"identity.serial"},
+    ("h100x8", 0): SAMPLED | NO_FANS | BEFORE_NVLINK_5 | HOPPER | NO_PLATFORM | NO_FABRIC_HEALTH,
+    ("b200x8", 7): SAMPLED | NO_FANS | NVLINK_5 | HOPPER | {"platform.chassis_serial"},
+    ("a100-mig", 0): PROFILED
+    | NO_FANS
+    | NO_NVLINK
+    | BEFORE_575
+    | MIG
+    | AMPERE
+    | NO_REMAPPED_ROWS
+    | NO_MARGIN
+    | NO_RECOVERY,
+    ("a100-mig", 1): PROFILED
+    | NO_FANS
+    | BEFORE_NVLINK_5
+    | BEFORE_575
+    | AMPERE
+    | BEFORE_610
+    | NO_MARGIN
+    | NO_RECOVERY,
+    ("l40s", 3): PROFILED
+    | NO_FANS
+    | NO_NVLINK
+    | NO_MEMORY_SENSOR
+    | BEFORE_575
+    | AMPERE
+    | BEFORE_610
+    | NO_MIG,
+    ("t4", 0): PROFILED
+    | NO_FANS
+    | NO_NVLINK
+    | NO_MEMORY_SENSOR
+    | BEFORE_575
+    | (WORKSTATION - NO_RETIRED_PAGES)
+    | NO_SRAM
+    | NO_MARGIN
+    | NO_GSP
+    | NO_RECOVERY,
+    ("geforce", 0): PROFILED
+    | NO_NVLINK
+    | NO_MEMORY_SENSOR
+    | WORKSTATION
+    | NO_ECC_ERRORS
+    | NO_PARTS
+    | {"identity.serial"},
     ("gb10", 0): PROFILED
     | SAMPLED
     | NO_FANS
     | NO_NVLINK
     | NO_MEMORY_SENSOR
-    | {"identity.serial", "clocks.hertz.memory", "max_clocks.hertz.memory", "pcie_link.errors"}
+    | WORKSTATION
+    | NO_ECC
+    | NO_MARGIN
+    | NO_PARTS
+    | {
+        "identity.serial",
+        "board_info.inforom_version",
+        "clocks.hertz.memory",
+        "max_clocks.hertz.memory",
+        "pcie_link.errors",
+    }
     | {f"memory.{kind}_bytes" for kind in ("total", "used", "free", "reserved")}
     | {f"bar1.{kind}_bytes" for kind in ("total", "used", "free")}
     | {f"thresholds.celsius.{name}" for name in ("shutdown", "slowdown", "gpu_max")}
-    | {f"power_limits.watts.{limit}" for limit in ("enforced", "current", "default", "min", "max")},
+    | {f"power_limits.watts.{limit}" for limit in POWER_LIMITS},
 }
 
 

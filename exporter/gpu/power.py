@@ -34,7 +34,7 @@ class PowerLimits:
 
 
 def read_limits(device: Device, _previous: PowerLimits | None) -> PowerLimits:
-    """Read nvmlDeviceGetEnforcedPowerLimit and fields 187 to 190, or the calls before 525 (mW)."""
+    """Read nvmlDeviceGetEnforcedPowerLimit, fields 187 to 190 or the calls before 525, 192 (mW)."""
     lowest = device.field(Field.POWER_LIMIT_MIN)
     highest = device.field(Field.POWER_LIMIT_MAX)
     if lowest is None or highest is None:
@@ -48,6 +48,7 @@ def read_limits(device: Device, _previous: PowerLimits | None) -> PowerLimits:
     milliwatts = {
         "enforced": device.ask("nvmlDeviceGetEnforcedPowerLimit"),
         "current": current,
+        "requested": device.field(Field.POWER_LIMIT_REQUESTED),
         "default": default,
         "min": lowest,
         "max": highest,
@@ -70,6 +71,7 @@ LIMITS_READER = Reader(
         FieldRequest(Field.POWER_LIMIT_MAX),
         FieldRequest(Field.POWER_LIMIT_DEFAULT),
         FieldRequest(Field.POWER_LIMIT_CURRENT),
+        FieldRequest(Field.POWER_LIMIT_REQUESTED),
     ),
 )
 
@@ -89,7 +91,8 @@ METRICS: tuple[Row[Power], ...] = (
 LIMITS_METRICS: tuple[Row[PowerLimits], ...] = (
     MetricVec(
         "gpu_power_limit_watts",
-        "Power limits: enforced (the lowest in force), current (set), default, min, max.",
+        "Power limits: enforced (the lowest in force), current (set by anybody), requested (set on "
+        "this host), default, min, max.",
         ("limit",),
         lambda p: p.watts,
     ),

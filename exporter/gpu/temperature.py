@@ -13,6 +13,12 @@ CORE_SENSOR = 0  # NVML_TEMPERATURE_GPU
 PLAUSIBLE_CELSIUS = range(-50, 200)
 # nvmlTemperatureThresholds_t
 THRESHOLDS = {"shutdown": 0, "slowdown": 1, "memory_max": 2, "gpu_max": 3}
+MARGIN_THRESHOLDS = {
+    "shutdown": Field.MARGIN_SHUTDOWN,
+    "slowdown": Field.MARGIN_SLOWDOWN,
+    "memory_max": Field.MARGIN_MEMORY_MAX,
+    "gpu_max": Field.MARGIN_GPU_MAX,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,32 @@ def read_thresholds(device: Device, _previous: Thresholds | None) -> Thresholds:
 
 
 @dataclass(frozen=True, slots=True)
+class Margin:
+    """Degrees Celsius left until the limit ("T.Limit"); negative above it."""
+
+    celsius: float | None
+
+
+def read_margin(device: Device, _previous: Margin | None) -> Margin:
+    """Read nvmlDeviceGetMarginTemperature (570, Ada and later)."""
+    return Margin(_plausible(device.ask("nvmlDeviceGetMarginTemperature")))
+
+
+@dataclass(frozen=True, slots=True)
+class MarginThresholds:
+    """Margins at which the board acts, in degrees Celsius (0, or negative), by name."""
+
+    celsius: Mapping[str, float | None]
+
+
+def read_margin_thresholds(device: Device, _previous: MarginThresholds | None) -> MarginThresholds:
+    """Read fields 193 to 196 (525, Ada and later)."""
+    return MarginThresholds(
+        {name: _plausible(device.field(field)) for name, field in MARGIN_THRESHOLDS.items()}
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Fans:
     """Intended speed as a share of the maximum, by fan number; may pass 1."""
 
@@ -74,6 +106,14 @@ READER = Reader(
     "temperature", "temperature", Tier.FAST, read, (FieldRequest(Field.MEMORY_TEMPERATURE),)
 )
 THRESHOLDS_READER = Reader("thresholds", "temperature", Tier.STATIC, read_thresholds)
+MARGIN_READER = Reader("temperature_margin", "temperature", Tier.SLOW, read_margin)
+MARGIN_THRESHOLDS_READER = Reader(
+    "margin_thresholds",
+    "temperature",
+    Tier.STATIC,
+    read_margin_thresholds,
+    tuple(FieldRequest(field) for field in MARGIN_THRESHOLDS.values()),
+)
 FANS_READER = Reader("fans", "temperature", Tier.SLOW, read_fans)
 
 METRICS: tuple[Row[Temperature], ...] = (
@@ -90,6 +130,21 @@ THRESHOLDS_METRICS: tuple[Row[Thresholds], ...] = (
         "Temperature at which the GPU slows down or shuts down, by threshold.",
         ("threshold",),
         lambda t: t.celsius,
+    ),
+)
+MARGIN_METRICS: tuple[Row[Margin], ...] = (
+    Metric(
+        "gpu_temperature_margin_celsius",
+        "Degrees left until the GPU reaches its limit; negative above it (Ada and later).",
+        lambda m: m.celsius,
+    ),
+)
+MARGIN_THRESHOLDS_METRICS: tuple[Row[MarginThresholds], ...] = (
+    MetricVec(
+        "gpu_temperature_margin_threshold_celsius",
+        "Margin at which the GPU slows down or shuts down, by threshold; most are negative.",
+        ("threshold",),
+        lambda m: m.celsius,
     ),
 )
 FANS_METRICS: tuple[Row[Fans], ...] = (

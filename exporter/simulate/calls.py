@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
+from exporter.simulate import health
+from exporter.simulate.board import Memory
 from exporter.simulate.look import (
     PCIE_TRANSMIT_SHARE,
     Look,
@@ -20,7 +22,6 @@ from exporter.simulate.look import (
     pcie_rate,
     pcie_replays,
 )
-from exporter.simulate.profiles import Memory
 
 KIB, MIB = 1 << 10, 1 << 20
 PAGE_BYTES = 2 * MIB  # memory is handed out in large pages
@@ -135,6 +136,28 @@ def _remote_pci(look: Look, link: int) -> SimpleNamespace | None:
     return SimpleNamespace(busId=f"00000000:{5 + link % NVSWITCHES:02X}:00.0")
 
 
+def _gsp_version(look: Look) -> bytes | None:
+    return look.driver_version.encode() if look.board.has_gsp else None
+
+
+def _module(look: Look) -> int:
+    """Answer with the place on the baseboard; a card in a slot is alone on its own."""
+    return 1 if look.board.nvlinks is None else look.gpu + 1
+
+
+def _platform(look: Look) -> SimpleNamespace | None:
+    if not look.board.has_platform:
+        return None
+    return SimpleNamespace(
+        chassisSerialNumber=b"",  # a node of its own, in no rack
+        slotNumber=0,
+        trayIndex=0,
+        hostId=1,
+        moduleId=look.gpu + 1,
+        peerType=1,
+    )
+
+
 def _reasons(look: Look) -> int:
     return look.moment.reasons
 
@@ -144,6 +167,14 @@ CALLS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "nvmlDeviceGetName": lambda look: look.board.name,
         "nvmlDeviceGetSerial": _serial,
         "nvmlDeviceGetVbiosVersion": lambda look: look.board.vbios_version,
+        "nvmlDeviceGetBrand": lambda look: look.board.brand,
+        "nvmlDeviceGetBoardPartNumber": lambda look: look.board.part_number or None,
+        "nvmlDeviceGetInforomImageVersion": lambda look: look.board.inforom_version or None,
+        "nvmlDeviceGetGspFirmwareVersion": _gsp_version,
+        "nvmlDeviceGetModuleId": _module,
+        "nvmlDeviceGetMinorNumber": lambda look: look.gpu,
+        "nvmlDeviceGetVirtualizationMode": lambda _look: 0,  # none
+        "nvmlDeviceGetPlatformInfo": _platform,
         "nvmlDeviceGetArchitecture": lambda look: look.board.architecture,
         "nvmlDeviceGetCudaComputeCapability": lambda look: look.board.compute_capability,
         "nvmlDeviceGetPciInfo": lambda look: SimpleNamespace(busId=look.bus_id),
@@ -185,5 +216,6 @@ CALLS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "nvmlDeviceGetNvLinkState": link_state,
         "nvmlDeviceGetNvLinkRemoteDeviceType": _remote_type,
         "nvmlDeviceGetNvLinkRemotePciInfo": _remote_pci,
+        **health.CALLS,
     }
 )

@@ -10,6 +10,7 @@ from functools import partial
 from types import MappingProxyType
 
 from exporter.fields import ALL_LINKS, Field
+from exporter.simulate import health
 from exporter.simulate.look import (
     PCIE_TRANSMIT_SHARE,
     Look,
@@ -103,6 +104,7 @@ def _late_link_errors(look: Look, link: int) -> int | None:
 # By field, with its scope: the link of a per-link field.
 FIELDS: Mapping[Field, Callable[[Look, int], float | None]] = MappingProxyType(
     {
+        **health.FIELDS,
         Field.MEMORY_TEMPERATURE: lambda look, _: _memory_celsius(look),
         Field.ENERGY: lambda look, _: int(1000 * look.moment.energy_joules),
         Field.PCIE_REPLAYS: lambda look, _: pcie_replays(look),
@@ -162,6 +164,7 @@ FIELDS: Mapping[Field, Callable[[Look, int], float | None]] = MappingProxyType(
         Field.POWER_LIMIT_MIN: lambda look, _: min_milliwatts(look),
         Field.POWER_LIMIT_MAX: lambda look, _: max_milliwatts(look),
         Field.POWER_LIMIT_DEFAULT: lambda look, _: default_milliwatts(look),
+        Field.POWER_LIMIT_REQUESTED: lambda look, _: default_milliwatts(look),
         Field.POWER_LIMIT_CURRENT: lambda look, _: default_milliwatts(look),
     }
 )

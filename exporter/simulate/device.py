@@ -19,11 +19,13 @@ from exporter.sampling import (
     ReadFailedError,
     Tier,
 )
+from exporter.simulate.ailments import SOUND
+from exporter.simulate.board import Board
 from exporter.simulate.calls import CALLS
 from exporter.simulate.counters import FIELDS, PROFILING
 from exporter.simulate.look import Look
 from exporter.simulate.planted import NOTHING, Planted
-from exporter.simulate.profiles import PROFILES, Board
+from exporter.simulate.profiles import PROFILES
 from exporter.simulate.scenario import Trace, scatter
 
 MIN_WINDOW_SECONDS = 0.1  # nvml.h: between two GPM samples
@@ -228,7 +230,10 @@ class SimulatedDriver:
         uuid, trace = self._uuid(gpu.index), self._traces[gpu.index]
 
         def look() -> Look:
-            return Look(board, gpu.index, uuid, bus_id, trace.at(self._clock() - self._start))
+            moment = trace.at(self._clock() - self._start)
+            ails = self._profile.ailments.get(gpu.index, SOUND)
+            version = self._profile.driver_version
+            return Look(board, gpu.index, uuid, bus_id, moment, ails, version)
 
         return SimulatedDevice(
             look,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporter.simulate.profiles import Board
+from exporter.simulate.ailments import SOUND, Ailments
+from exporter.simulate.board import Board
 from exporter.simulate.scenario import Moment
 
 # Of one lane, after encoding, by generation.
@@ -23,6 +24,8 @@ class Look:
     uuid: str
     bus_id: str
     moment: Moment
+    ails: Ailments = SOUND
+    driver_version: str = ""
 
 
 def min_milliwatts(look: Look) -> int:

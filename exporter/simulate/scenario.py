@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from zlib import crc32
 
-from exporter.simulate.profiles import Board
+from exporter.simulate.board import Board
 
 LOOP_SECONDS = 900
 WARM_UP_SECONDS = 240  # many time constants: the loop's end meets its beginning

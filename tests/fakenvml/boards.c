@@ -85,7 +85,7 @@ static const Board rtx4090 = {
     .clock_min_mhz = 210, .clock_max_mhz = 3105, .clock_memory_mhz = 10501,
     .clock_video_mhz = 2415, .temp_idle = 34, .temp_full = 71, .temp_max = 84,
     .temp_slowdown = 90, .temp_shutdown = 95, .pcie_gen = 4, .pcie_width = 16, .fans = 2,
-    .caps = (CAPS_SERVER | CAP_POWER_AVERAGE | CAP_TLIMIT) & ~(CAP_ECC | CAP_RECOVERY)};
+    .caps = (CAPS_SERVER | CAP_POWER_AVERAGE | CAP_TLIMIT) & ~CAP_ECC};
 
 static const Board gb10 = {
     .name = "NVIDIA GB10", .vbios = "9B.0B.1E.00.14", .brand = NVML_BRAND_NVIDIA,
@@ -94,7 +94,7 @@ static const Board gb10 = {
     .limit_mw = 100000, .clock_min_mhz = 208, .clock_max_mhz = 3003, .clock_video_mhz = 3003,
     .temp_idle = 36, .temp_full = 80, .pcie_gen = 1, .pcie_width = 1,
     .caps = CAP_CODEC | CAP_SAMPLES | CAP_POWER | CAP_REASONS | CAP_REASON_TIME | CAP_PCIE_LINK |
-            CAP_EVENTS | CAP_PROCESS_UTIL};
+            CAP_EVENTS | CAP_PROCESS_UTIL | CAP_RECOVERY};
 
 /* A vGPU guest: the hypervisor keeps the sensors to itself. */
 static const Board guest = {

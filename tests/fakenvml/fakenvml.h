@@ -61,7 +61,10 @@ typedef struct {
     X(ecc_uncorrected_aggregate) X(remapped_correctable) X(remapped_uncorrectable)                \
     X(remapped_pending) X(remapped_failure) X(retired_sbe) X(retired_dbe) X(retired_pending)      \
     X(recovery_action) X(persistence) X(compute_mode) X(mig_mode) X(fabric_state)                 \
-    X(fabric_health) X(pcie_errors)
+    X(fabric_health) X(fabric_mask) X(fabric_status) X(pcie_errors) X(ecc_pending)                \
+    X(sram_corrected) X(sram_uncorrected) X(sram_threshold) X(repair_channel) X(repair_tpc)       \
+    X(remapped_correctable_inactive) X(remapped_uncorrectable_inactive) X(mig_pending)            \
+    X(conf_compute) X(conf_compute_ready) X(conf_compute_devtools)
 
 typedef enum {
 #define OVERRIDE(name) OV_##name,
@@ -126,7 +129,7 @@ typedef struct {
     const char *block;
     unsigned int mig_count;
     MigInstance mig[MAX_MIG];
-    uint64_t set;
+    bool set[OV_COUNT];
     long long value[OV_COUNT];
     Load load;
     double anchor, past_load; /* past_load: integral of the load up to the anchor */

@@ -57,8 +57,9 @@ nvmlReturn_t read_health(Field *field, unsigned int id)
 {
     const Gpu *gpu = field->gpu;
     switch (id) {
-    case NVML_FI_DEV_ECC_CURRENT:
-    case NVML_FI_DEV_ECC_PENDING: return u32(field, CAP_ECC, ecc_on(gpu));
+    case NVML_FI_DEV_ECC_CURRENT: return u32(field, CAP_ECC, ecc_on(gpu));
+    case NVML_FI_DEV_ECC_PENDING:
+        return u32(field, CAP_ECC, value_or(gpu, OV_ecc_pending, ecc_on(gpu)));
     case NVML_FI_DEV_ECC_SBE_VOL_TOTAL:
     case NVML_FI_DEV_ECC_SBE_VOL_DEV: return ecc(field, false, false);
     case NVML_FI_DEV_ECC_DBE_VOL_TOTAL:
@@ -76,6 +77,10 @@ nvmlReturn_t read_health(Field *field, unsigned int id)
     default: break;
     }
     REQUIRE(!gpu->mig_on, NVML_ERROR_NOT_SUPPORTED);
+    if (id == NVML_FI_DEV_REMAPPED_ROWS_COR_INACTIVE)
+        return u32(field, CAP_REMAP, value_or(gpu, OV_remapped_correctable_inactive, 0));
+    if (id == NVML_FI_DEV_REMAPPED_ROWS_UNC_INACTIVE)
+        return u32(field, CAP_REMAP, value_or(gpu, OV_remapped_uncorrectable_inactive, 0));
     static const OverrideId rows[] = {OV_remapped_correctable, OV_remapped_uncorrectable,
                                       OV_remapped_pending, OV_remapped_failure};
     return u32(field, CAP_REMAP, value_or(gpu, rows[id - NVML_FI_DEV_REMAPPED_COR], 0));

@@ -26,7 +26,8 @@ static nvmlReturn_t read_field(Field *field)
         REQUIRE(gpu->board->links > 0 && !gpu->mig_on, NVML_ERROR_NOT_SUPPORTED);
         return read_link(field, id);
     }
-    if ((id >= 1 && id <= 31) || id == 92 || id == 93 || (id >= 142 && id <= 145))
+    if ((id >= 1 && id <= 31) || id == 92 || id == 93 || (id >= 142 && id <= 145) ||
+        id == NVML_FI_DEV_REMAPPED_ROWS_COR_INACTIVE || id == NVML_FI_DEV_REMAPPED_ROWS_UNC_INACTIVE)
         return id < 7 || id == 11 || id == 12 || id == 22 || id == 23 || id > 28
                    ? read_health(field, id)
                    : NVML_ERROR_NOT_SUPPORTED;

@@ -18,7 +18,9 @@ nvmlReturn_t nvmlDeviceGetEccMode(nvmlDevice_t device, nvmlEnableState_t *now,
     NOT_NULL(now);
     NOT_NULL(pending);
     CAN(CAP_ECC);
-    *now = *pending = ecc_on(call.gpu) ? NVML_FEATURE_ENABLED : NVML_FEATURE_DISABLED;
+    *now = ecc_on(call.gpu) ? NVML_FEATURE_ENABLED : NVML_FEATURE_DISABLED;
+    *pending = value_or(call.gpu, OV_ecc_pending, *now) != 0 ? NVML_FEATURE_ENABLED
+                                                             : NVML_FEATURE_DISABLED;
     return NVML_SUCCESS;
 }
 
@@ -36,7 +38,14 @@ nvmlReturn_t nvmlDeviceGetTotalEccErrors(nvmlDevice_t device, nvmlMemoryErrorTyp
     return NVML_SUCCESS;
 }
 
-/* All errors are in DRAM; SRAM has none; the other places are not told apart. */
+/* Errors in SRAM, all of them since the driver was loaded; those that are not are in DRAM. */
+static unsigned long long sram_count(const Gpu *gpu, bool uncorrected)
+{
+    return (unsigned long long)value_or(
+        gpu, uncorrected ? OV_sram_uncorrected : OV_sram_corrected, 0);
+}
+
+/* The places that boards before Turing told apart are refused. */
 nvmlReturn_t nvmlDeviceGetMemoryErrorCounter(nvmlDevice_t device, nvmlMemoryErrorType_t type,
                                              nvmlEccCounterType_t counter,
                                              nvmlMemoryLocation_t location,
@@ -55,9 +64,36 @@ nvmlReturn_t nvmlDeviceGetMemoryErrorCounter(nvmlDevice_t device, nvmlMemoryErro
             NVML_ERROR_NOT_SUPPORTED);
     REQUIRE(call.mig == NULL || (uncorrected && counter == NVML_VOLATILE_ECC),
             NVML_ERROR_NOT_SUPPORTED);
-    *count = location == NVML_MEMORY_LOCATION_SRAM
-                 ? 0
-                 : ecc_count(call.gpu, uncorrected, counter == NVML_AGGREGATE_ECC);
+    unsigned long long all = ecc_count(call.gpu, uncorrected, counter == NVML_AGGREGATE_ECC);
+    unsigned long long sram = sram_count(call.gpu, uncorrected);
+    *count = location == NVML_MEMORY_LOCATION_SRAM ? sram : all > sram ? all - sram : 0;
+    return NVML_SUCCESS;
+}
+
+/* SEC-DED finds them, in the SMs; whether the caller is root is for the scenario to say. */
+nvmlReturn_t nvmlDeviceGetSramEccErrorStatus(nvmlDevice_t device, nvmlEccSramErrorStatus_t *status)
+{
+    ENTER(nvmlDeviceGetSramEccErrorStatus, device);
+    NOT_NULL(status);
+    REQUIRE(status->version == nvmlEccSramErrorStatus_v1, NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
+    CAN(CAP_REMAP);
+    REQUIRE(ecc_on(call.gpu), NVML_ERROR_NOT_SUPPORTED);
+    *status = (nvmlEccSramErrorStatus_t){.version = nvmlEccSramErrorStatus_v1};
+    status->aggregateCor = status->volatileCor = sram_count(call.gpu, false);
+    status->aggregateUncSecDed = status->volatileUncSecDed = sram_count(call.gpu, true);
+    status->aggregateUncBucketSm = status->aggregateUncSecDed;
+    status->bThresholdExceeded = (unsigned int)value_or(call.gpu, OV_sram_threshold, 0);
+    return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetRepairStatus(nvmlDevice_t device, nvmlRepairStatus_t *status)
+{
+    ENTER(nvmlDeviceGetRepairStatus, device);
+    NOT_NULL(status);
+    REQUIRE(status->version == nvmlRepairStatus_v1, NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
+    CAN(CAP_REMAP);
+    status->bChannelRepairPending = (unsigned int)value_or(call.gpu, OV_repair_channel, 0);
+    status->bTpcRepairPending = (unsigned int)value_or(call.gpu, OV_repair_tpc, 0);
     return NVML_SUCCESS;
 }
 

@@ -148,6 +148,47 @@ nvmlReturn_t nvmlDeviceGetInforomImageVersion(nvmlDevice_t device, char *version
     return copy_string(call.gpu->board->inforom, version, length);
 }
 
+/* Modules of a baseboard count from 1. */
+nvmlReturn_t nvmlDeviceGetModuleId(nvmlDevice_t device, unsigned int *id)
+{
+    ENTER(nvmlDeviceGetModuleId, device);
+    NOT_NULL(id);
+    *id = call.gpu->board->links > 0 ? call.gpu->index + 1 : 1;
+    return NVML_SUCCESS;
+}
+
+/* As new as the driver; GPUs before Ampere do without by default. The caller's buffer has no size. */
+nvmlReturn_t nvmlDeviceGetGspFirmwareVersion(nvmlDevice_t device, char *version)
+{
+    ENTER(nvmlDeviceGetGspFirmwareVersion, device);
+    NOT_NULL(version);
+    REQUIRE(call.gpu->board->architecture >= NVML_DEVICE_ARCH_AMPERE, NVML_ERROR_NOT_SUPPORTED);
+    return copy_string(call.scenario->live_driver, version, NVML_GSP_FIRMWARE_VERSION_BUF_SIZE);
+}
+
+nvmlReturn_t nvmlDeviceGetVirtualizationMode(nvmlDevice_t device,
+                                             nvmlGpuVirtualizationMode_t *mode)
+{
+    ENTER(nvmlDeviceGetVirtualizationMode, device);
+    NOT_NULL(mode);
+    *mode = call.gpu->board->brand == NVML_BRAND_NVIDIA_VWS ? NVML_GPU_VIRTUALIZATION_MODE_VGPU
+                                                            : NVML_GPU_VIRTUALIZATION_MODE_NONE;
+    return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetPlatformInfo(nvmlDevice_t device, nvmlPlatformInfo_t *info)
+{
+    ENTER(nvmlDeviceGetPlatformInfo, device);
+    NOT_NULL(info);
+    REQUIRE(info->version == nvmlPlatformInfo_v2, NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
+    CAN(CAP_NVLINK5);
+    *info = (nvmlPlatformInfo_t){.version = nvmlPlatformInfo_v2, .slotNumber = 0xC5,
+                                 .trayIndex = 13, .hostId = 1, .peerType = 2,
+                                 .moduleId = (unsigned char)(call.gpu->index + 1)};
+    memcpy(info->chassisSerialNumber, "1820725190164", 13);
+    return NVML_SUCCESS;
+}
+
 nvmlReturn_t nvmlDeviceGetNumGpuCores(nvmlDevice_t device, unsigned int *cores)
 {
     ENTER(nvmlDeviceGetNumGpuCores, device);

@@ -121,28 +121,6 @@ nvmlReturn_t nvmlSystemGetCudaDriverVersion(int *version)
     return NVML_SUCCESS;
 }
 
-static nvmlReturn_t conf_compute(const Call *call)
-{
-    return call->scenario->live_profile->board->caps & CAP_CONF_COMPUTE ? NVML_SUCCESS
-                                                                       : NVML_ERROR_NOT_SUPPORTED;
-}
-
-nvmlReturn_t nvmlSystemGetConfComputeState(nvmlConfComputeSystemState_t *state)
-{
-    ENTER_SYSTEM(nvmlSystemGetConfComputeState);
-    NOT_NULL(state);
-    *state = (nvmlConfComputeSystemState_t){0};
-    return conf_compute(&call);
-}
-
-nvmlReturn_t nvmlSystemGetConfComputeGpusReadyState(unsigned int *accepting)
-{
-    ENTER_SYSTEM(nvmlSystemGetConfComputeGpusReadyState);
-    NOT_NULL(accepting);
-    *accepting = 0;
-    return conf_compute(&call);
-}
-
 nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *count)
 {
     ENTER_SYSTEM(nvmlDeviceGetCount_v2);

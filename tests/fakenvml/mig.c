@@ -7,7 +7,8 @@ nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *now, unsign
     NOT_NULL(now);
     NOT_NULL(pending);
     CAN(CAP_MIG);
-    *now = *pending = call.gpu->mig_on ? NVML_DEVICE_MIG_ENABLE : NVML_DEVICE_MIG_DISABLE;
+    *now = call.gpu->mig_on ? NVML_DEVICE_MIG_ENABLE : NVML_DEVICE_MIG_DISABLE;
+    *pending = (unsigned int)value_or(call.gpu, OV_mig_pending, *now);
     return NVML_SUCCESS;
 }
 

@@ -67,7 +67,7 @@ double count_at(const Gpu *gpu, const Counter *counter, double t)
 
 bool has(const Gpu *gpu, OverrideId id)
 {
-    return gpu->set >> id & 1;
+    return gpu->set[id];
 }
 
 long long value_or(const Gpu *gpu, OverrideId id, double otherwise)

@@ -80,11 +80,12 @@ nvmlReturn_t nvmlDeviceGetGpuFabricInfoV(nvmlDevice_t device, nvmlGpuFabricInfoV
             NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
     CAN(CAP_FABRIC);
     memset(info->clusterUuid, 0xC5, sizeof info->clusterUuid);
-    info->status = NVML_SUCCESS;
+    info->status = (nvmlReturn_t)value_or(call.gpu, OV_fabric_status, NVML_SUCCESS);
     info->cliqueId = 32766;
     info->state = (nvmlGpuFabricState_t)value_or(call.gpu, OV_fabric_state,
                                                  NVML_GPU_FABRIC_STATE_COMPLETED);
-    info->healthMask = NVML_GPU_FABRIC_HEALTH_MASK_DEGRADED_BW_FALSE;
+    info->healthMask = (unsigned int)value_or(call.gpu, OV_fabric_mask,
+                                              NVML_GPU_FABRIC_HEALTH_MASK_DEGRADED_BW_FALSE);
     if (version == nvmlGpuFabricInfo_v3)
         info->healthSummary = (unsigned char)value_or(call.gpu, OV_fabric_health,
                                                       NVML_GPU_FABRIC_HEALTH_SUMMARY_HEALTHY);

@@ -121,7 +121,7 @@ static bool set_gpu_number(Gpu *gpu, const char *key, const char *value)
             if (i == OV_COUNT)
                 return false;
             if (strcmp(key, override_names[i]) == 0) {
-                gpu->set |= 1ull << i;
+                gpu->set[i] = true;
                 gpu->value[i] = n;
                 break;
             }
