@@ -14,7 +14,7 @@
 
 #include <nvml.h>
 
-enum { MAX_GPUS = 64, LINKS = 18, MAX_FIELDS = 128, WARM_UP = 3 };
+enum { MAX_GPUS = 64, LINKS = 18, MAX_FIELDS = 128, MOST_PROCESSES = 128, WARM_UP = 3 };
 
 /* Loaded as pynvml loads it, so that LD_LIBRARY_PATH and a driver's own library work alike. */
 #define CALLS(X)                                                                                  \
@@ -31,7 +31,9 @@ enum { MAX_GPUS = 64, LINKS = 18, MAX_FIELDS = 128, WARM_UP = 3 };
     X(nvmlDeviceGetSramEccErrorStatus) X(nvmlDeviceGetRowRemapperHistogram)                       \
     X(nvmlDeviceGetRepairStatus) X(nvmlDeviceGetGpuFabricInfoV) X(nvmlDeviceGetPersistenceMode)   \
     X(nvmlDeviceGetComputeMode) X(nvmlDeviceGetMigMode) X(nvmlSystemGetConfComputeState)          \
-    X(nvmlDeviceGetMarginTemperature)
+    X(nvmlDeviceGetMarginTemperature)                                                             \
+    X(nvmlDeviceGetComputeRunningProcesses_v3) X(nvmlDeviceGetGraphicsRunningProcesses_v3)        \
+    X(nvmlDeviceGetMPSComputeRunningProcesses_v3) X(nvmlDeviceGetProcessesUtilizationInfo)
 
 static struct {
 #define MEMBER(name) __typeof__(&name) name;
@@ -82,6 +84,7 @@ typedef struct {
     nvmlGpmMetricsGet_t profile;
     int sampled;
     double slow_turn;
+    unsigned long long process_cursor;
 } Gpu;
 
 static Gpu gpus[MAX_GPUS];
@@ -167,6 +170,29 @@ static void read_health(nvmlDevice_t device)
     MUST(nvmlDeviceGetMarginTemperature(device, &margin));
 }
 
+static void read_processes(Gpu *gpu)
+{
+    static nvmlProcessInfo_t listed[MOST_PROCESSES];
+    static nvmlProcessUtilizationInfo_v1_t samples[MOST_PROCESSES];
+    unsigned int count = MOST_PROCESSES;
+    MUST(nvmlDeviceGetComputeRunningProcesses_v3(gpu->handle, &count, listed));
+    count = MOST_PROCESSES;
+    MUST(nvmlDeviceGetGraphicsRunningProcesses_v3(gpu->handle, &count, listed));
+    count = MOST_PROCESSES;
+    MUST(nvmlDeviceGetMPSComputeRunningProcesses_v3(gpu->handle, &count, listed));
+    nvmlProcessesUtilizationInfo_t info = {.version = nvmlProcessesUtilizationInfo_v1,
+                                           .processSamplesCount = MOST_PROCESSES,
+                                           .lastSeenTimeStamp = gpu->process_cursor,
+                                           .procUtilArray = samples};
+    nvmlReturn_t code = nvml.nvmlDeviceGetProcessesUtilizationInfo(gpu->handle, &info);
+    if (code == NVML_ERROR_NOT_FOUND) /* all are idle */
+        return;
+    must(code, "nvmlDeviceGetProcessesUtilizationInfo");
+    for (unsigned int i = 0; i < info.processSamplesCount; i++)
+        if (samples[i].timeStamp > gpu->process_cursor)
+            gpu->process_cursor = samples[i].timeStamp;
+}
+
 static void read_slow(Gpu *gpu)
 {
     nvmlBAR1Memory_t bar1;
@@ -189,6 +215,7 @@ static void read_slow(Gpu *gpu)
     MUST(nvmlDeviceGetCurrPcieLinkWidth(gpu->handle, &value));
     MUST(nvmlDeviceGetMaxPcieLinkWidth(gpu->handle, &value));
     read_health(gpu->handle);
+    read_processes(gpu);
 }
 
 static void read_fast(Gpu *gpu)

@@ -25,10 +25,13 @@ from exporter.config import Config, ConfigError, load
 from exporter.doors import Doors
 from exporter.gpu.identity import READER as IDENTITY
 from exporter.host import Group
+from exporter.host.processes import Processes
 from exporter.httpd import Server, adopt, parse_address
 from exporter.nvml import NvmlDriver
 from exporter.pipeline import Pipeline
 from exporter.poll import Poller, Sources
+from exporter.processes_view import Limits
+from exporter.procs import ProcessSource
 from exporter.recorder.flight import Recorder, settings
 from exporter.rules import Engine
 from exporter.sampling import Driver, DriverGoneError
@@ -36,6 +39,7 @@ from exporter.scaleout.clock import system_clock
 from exporter.scaleout.service import Scaleout
 from exporter.snapshot import Build, Process, Reload
 from exporter.supervision import Supervision
+from exporter.users import Users
 from exporter.web import Web
 
 log = logging.getLogger(__name__)
@@ -82,11 +86,13 @@ class Daemon:
             plan.fast_seconds,
             self._scaleout.restored,
         )
+        driver, processes = _node(options.simulate)
         self._poller = Poller(
             Sources(
-                driver=_driver(options.simulate),
+                driver=driver,
                 build=Build(__version__, platform.python_version(), options.simulate is not None),
                 process=process_reader(),
+                processes=processes,
             ),
             plan,
             groups,
@@ -228,16 +234,18 @@ class Daemon:
             slow_seconds=poll.slow_seconds,
             blocking_seconds=poll.pcie_seconds,
             deadline_seconds=poll.deadline_seconds or poll.fast_seconds / 2,
+            limits=Limits(config.processes.max_per_gpu, config.processes.max_workloads),
         )
         return plan, tuple(group for group in host.GROUPS if group.name not in off)
 
 
-def _driver(simulate: str | None) -> Driver:
+def _node(simulate: str | None) -> tuple[Driver, ProcessSource]:
     if simulate is None:
-        return NvmlDriver()
+        return NvmlDriver(), Processes(Users().name)
     from exporter.simulate import SimulatedDriver  # noqa: PLC0415  real nodes never need it
 
-    return SimulatedDriver(simulate)
+    driver = SimulatedDriver(simulate)
+    return driver, driver.processes(time.time())
 
 
 def process_reader() -> Callable[[], Process | None]:

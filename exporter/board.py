@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exporter.crew import Job
+from exporter.processes_view import Limits
 from exporter.sampling import (
     DeviceGoneError,
     Driver,
@@ -32,7 +33,8 @@ GIVEN_UP = {Fault.LOST, Fault.RESET_REQUIRED, Fault.NO_PERMISSION}
 class Plan:
     """What is read of a GPU, and how often, in seconds.
 
-    A GPU that has not answered after `deadline_seconds` counts as hung.
+    A GPU that has not answered after `deadline_seconds` counts as hung. `limits` bounds what is
+    shown of processes.
     """
 
     readers: tuple[Reader[Any], ...]
@@ -40,6 +42,7 @@ class Plan:
     slow_seconds: float
     blocking_seconds: float
     deadline_seconds: float
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def max_gap_seconds(self) -> float:

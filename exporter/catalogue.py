@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from exporter import host, recorder_view, rules_view, scaleout_view, status
+from exporter import host, processes_view, recorder_view, rules_view, scaleout_view, status
 from exporter.gpu import (
     clocks,
     confidential,
@@ -20,6 +20,7 @@ from exporter.gpu import (
     nvlinks,
     pcie,
     power,
+    processes,
     profiling,
     recovery,
     row_remap,
@@ -85,6 +86,19 @@ def windows(snapshot: Snapshot) -> list[rules_view.Window | None]:
     return [seen.get(gpu.index) for gpu in snapshot.gpus]
 
 
+def processes_on_gpu(snapshot: Snapshot) -> list[processes_view.OnGpu | None]:
+    """Return each GPU's processes that have series of their own."""
+    seen = snapshot.processes.on_gpu if snapshot.processes else {}
+    return [seen.get(gpu.index) for gpu in snapshot.gpus]
+
+
+def of_processes(
+    part: Callable[[processes_view.ProcessesView], T], metrics: tuple[Row[T], ...]
+) -> Table:
+    """Return the table of a part of what is known of processes beyond a single GPU."""
+    return single(lambda s: part(s.processes) if s.processes else None, metrics)
+
+
 CATALOGUE: tuple[Table, ...] = (
     per_gpu(None, lambda g: status.HEALTHS[g.fault], status.GPU_METRICS),
     per_gpu(identity.READER, lambda g: g.identity, identity.METRICS),
@@ -131,6 +145,10 @@ CATALOGUE: tuple[Table, ...] = (
     per_gpu(modes.COMPUTE_READER, lambda g: g.compute_mode, modes.COMPUTE_METRICS),
     per_gpu(modes.MIG_READER, lambda g: g.mig_mode, modes.MIG_METRICS),
     per_gpu(confidential.READER, lambda g: g.confidential, confidential.METRICS),
+    per_gpu(processes.READER, lambda g: g.processes, processes.METRICS),
+    Table(GPU_LABELS, processes_on_gpu, processes_view.GPU_METRICS),
+    of_processes(lambda p: p.on_host, processes_view.HOST_METRICS),
+    of_processes(lambda p: p.workloads, processes_view.WORKLOAD_METRICS),
     Table(GPU_LABELS, windows, rules_view.WINDOW_METRICS),
     of_host(lambda h: h.memory, host.memory.METRICS),
     of_host(lambda h: h.swap, host.swap.METRICS),

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import pynvml
 
-from exporter import structs
+from exporter import lists, structs
 from exporter.batches import U32, U64, FieldBatch, GpmBatch, GpmSamples
 from exporter.fields import Field, field_id
 from exporter.returns import (
@@ -83,6 +83,8 @@ class NvmlDevice:
         self._handle = handle
         self._serial = serial
         self._refused: dict[object, float] = {}  # question -> when to ask again
+        if lists.are_misread(driver_version):
+            self._refused.update(dict.fromkeys(lists.RUNNING, math.inf))
         self._requests = {tier: _requests(readers, tier, driver_version) for tier in Tier}
         self._batches: dict[Tier, _Batch] = {}
         self._gpm_ids = sorted({metric for reader in readers for metric in reader.gpm})
@@ -103,11 +105,13 @@ class NvmlDevice:
 
     def ask(self, call: str, *args: object) -> Any:  # noqa: ANN401  each call has its own type
         """Return what the NVML function `call` answers, or None: see sampling.Device."""
-        question = (call, args)
+        own = lists.CALLS.get(call)
+        # The argument of a list says from when on, and is another one each time.
+        question = (call, args) if own is None else call
         if self._is_refused(question):
             return None
         try:
-            function = structs.CALLS[call] if call in structs.CALLS else _CALLS[call]
+            function = own or structs.CALLS.get(call) or _CALLS[call]
             answer = function(self._handle, *args)
         except pynvml.NVMLError as error:
             self._refuse_or_raise(question, error.value)

@@ -15,6 +15,8 @@ from exporter.crew import Crew, Job
 from exporter.host import Group
 from exporter.host_poll import HostPoll
 from exporter.ledger import Ledger
+from exporter.processes_view import ProcessesView
+from exporter.procs import ProcessSource
 from exporter.sampling import (
     Driver,
     DriverAbsentError,
@@ -22,7 +24,8 @@ from exporter.sampling import (
     DriverInfo,
     FoundGpu,
 )
-from exporter.snapshot import Build, Process, Reload, Snapshot
+from exporter.snapshot import Build, Gpu, Process, Reload, Snapshot
+from exporter.workloads import Joiner
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +40,16 @@ Connection = tuple[DriverInfo, tuple[FoundGpu, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where readings come from, and what is known without reading."""
+    """Where readings come from, and what is known without reading.
+
+    Without `processes`, nothing is known of those that use GPUs but how many there are.
+    """
 
     driver: Driver
     build: Build
     process: Callable[[], Process | None]
     clock: Callable[[], float] = time.monotonic
+    processes: ProcessSource | None = None
 
 
 class Poller:
@@ -58,6 +65,7 @@ class Poller:
         self._plan = plan
         self._host_groups = host_groups
         self._host = HostPoll(host_groups, plan.slow_seconds)
+        self._joiner = Joiner(sources.processes, plan.limits) if sources.processes else None
         self._ledger = Ledger()
         self._crew = Crew("gpu")
         self._blocking_crew = Crew("gpu-blocking")
@@ -80,6 +88,8 @@ class Poller:
             return
         self._plan, self._host_groups = plan, host_groups
         self._host = HostPoll(host_groups, plan.slow_seconds)
+        if self._joiner is not None:
+            self._joiner.limit(plan.limits)
         self._ledger.seconds.clear()
         for board in self._boards:
             board.forget()
@@ -107,6 +117,8 @@ class Poller:
         outcomes = [(b, b.settle(self._plan, now)) for b in self._boards]
         self._read_blocking(now)
         self._note(outcomes)
+        gpus = tuple(board.gpu() for board in self._boards)
+        processes = self._join(gpus, now)
         self.latest = Snapshot(
             taken_at=now,  # no later than any of its readings, whatever held us up since
             now=self._sources.clock(),
@@ -116,8 +128,9 @@ class Poller:
             driver=self._info,
             driver_problem=self._problem,
             pci_gpus=self._pci_gpus,
-            gpus=tuple(board.gpu() for board in self._boards),
+            gpus=gpus,
             host=host,
+            processes=processes,
             process=self._process,
             read_seconds=dict(self._ledger.seconds),
             read_errors=dict(self._ledger.errors),
@@ -127,6 +140,17 @@ class Poller:
             if outcome is not None and outcome.driver_gone:
                 raise DriverGoneError(outcome.driver_gone)
         return self.latest
+
+    def _join(self, gpus: tuple[Gpu, ...], now: float) -> ProcessesView | None:
+        """Join the processes of the GPUs with those of the host, where any were read anew."""
+        if self._joiner is None or self._info is None:
+            return None
+        started = time.perf_counter()
+        before = self._joiner.view
+        view = self._joiner.join(gpus, self._info.driver_version, now)
+        if view is not before:
+            self._ledger.durations({"host_processes": time.perf_counter() - started})
+        return view
 
     def _count_skipped(self, now: float) -> None:
         """A tick that did not come in time was skipped by the scheduler."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from exporter.fields import Field
 
@@ -70,6 +70,34 @@ class FieldRequest:
     field: Field
     scope: int = 0
     instead_of: FieldRequest | None = None
+
+
+class RunningProcess(NamedTuple):
+    """A process in an answer of nvmlDeviceGet{Compute,Graphics,MPSCompute}RunningProcesses.
+
+    None where the driver does not say; the instances are those of MIG.
+    """
+
+    pid: int
+    used_bytes: int | None
+    gpu_instance: int | None
+    compute_instance: int | None
+
+
+class ProcessSample(NamedTuple):
+    """A process in an answer of nvmlDeviceGetProcessesUtilizationInfo; shares in percent.
+
+    None: this driver does not tell of that engine.
+    """
+
+    pid: int
+    at_microseconds: int
+    sm: int
+    memory: int
+    encoder: int
+    decoder: int
+    jpeg: int | None
+    ofa: int | None
 
 
 class Device(Protocol):

@@ -17,6 +17,7 @@ from exporter.gpu.nvlink import NvLink
 from exporter.gpu.nvlinks import NvLinkPeers, NvLinks
 from exporter.gpu.pcie import PcieLink, PcieThroughput
 from exporter.gpu.power import Power, PowerLimits
+from exporter.gpu.processes import Processes
 from exporter.gpu.profiling import Profiling
 from exporter.gpu.recovery import Recovery
 from exporter.gpu.row_remap import RemappedRows, Repair, RetiredPages, RowRemapBanks
@@ -28,6 +29,7 @@ from exporter.host.memory import Memory as HostMemory
 from exporter.host.pressure import Pressure
 from exporter.host.swap import Swap
 from exporter.host.thermal import Thermal
+from exporter.processes_view import ProcessesView
 from exporter.recorder_view import RecorderView
 from exporter.rules_view import RulesView
 from exporter.sampling import DriverInfo, Fault
@@ -80,6 +82,7 @@ class Gpu:
     compute_mode: ComputeMode | None = None
     mig_mode: MigMode | None = None
     confidential: Confidential | None = None
+    processes: Processes | None = None
 
     @property
     def all_clocks(self) -> AllClocks | None:
@@ -150,6 +153,7 @@ class Snapshot:
     pci_gpus: int | None = None
     gpus: tuple[Gpu, ...] = ()
     host: Host | None = None
+    processes: ProcessesView | None = None  # of GPUs and host, joined
     process: Process | None = None
     read_seconds: Mapping[str, float] = field(default_factory=dict)  # by group
     read_errors: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by group, error
@@ -172,4 +176,5 @@ class Snapshot:
             Gpu(gpu.index, gpu.uuid, gpu.fault or Fault.ERROR, gpu.sampled_at) for gpu in self.gpus
         )
         rules = replace(self.rules, windows={}) if self.rules else None
-        return replace(seen, gpus=bare, host=None, process=None, read_seconds={}, rules=rules)
+        bare_seen = replace(seen, gpus=bare, host=None, processes=None, process=None)
+        return replace(bare_seen, read_seconds={}, rules=rules)

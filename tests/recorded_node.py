@@ -40,12 +40,14 @@ class Node:
     def __init__(self, profile: str) -> None:
         self.clock = Clock()
         self.faults: dict[int, Fault] = {}  # by GPU; from the next tick on
+        driver = SimulatedDriver(profile, self.clock, faults=self.faults)
         self._poller = Poller(
             Sources(
-                SimulatedDriver(profile, self.clock, faults=self.faults),
+                driver,
                 Build("1.0.0", "3.10", simulated=True),
                 lambda: None,
                 self.clock,
+                driver.processes(EPOCH),
             ),
             PLAN,
             (),

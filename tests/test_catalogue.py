@@ -9,6 +9,7 @@ import pytest
 
 from exporter.catalogue import CATALOGUE, COLLECTORS, GPU_READERS, Table, reference
 from exporter.metric import Kind, MetricVec, Row, unit_of
+from exporter.processes_view import HOST_METRICS
 from exporter.snapshot import Gpu
 
 ROOT = Path(__file__).parent.parent
@@ -74,6 +75,17 @@ scaleout_events_total{action,result} scaleout_deliveries_total{receiver,result}
 scaleout_outbox_events{state} scaleout_outbox_durable
 scaleout_cooldown_remaining_seconds{action} scaleout_paused
 scaleout_last_delivery_timestamp_seconds{receiver}
+gpu_processes gpu_processes_left_out gpu_processes_left_out_memory_used_bytes
+gpu_process_memory_used_bytes{pid,process} gpu_process_sm_utilization_ratio{pid,process}
+gpu_process_memory_activity_ratio{pid,process}
+gpu_process_engine_utilization_ratio{pid,process,engine}
+gpu_process_mig_info{pid,process,gpu_instance,compute_instance}
+gpu_process_resident_memory_bytes{pid,process} gpu_process_cpu_seconds_total{pid,process}
+gpu_process_start_time_seconds{pid,process}
+gpu_process_info{pid,process,user,systemd_unit,container_id,pod_uid,slurm_job_id,workload}
+gpu_workload_processes{workload} gpu_workload_memory_used_bytes{workload}
+gpu_workload_gpu_seconds_total{workload} gpu_workload_busy_seconds_total{workload}
+gpu_workload_energy_joules_total{workload}
 gpu_exporter_build_info{version,python_version,simulated} gpu_exporter_nvml_up
 gpu_exporter_sample_age_seconds{gpu} gpu_exporter_read_duration_seconds{group}
 gpu_exporter_read_errors_total{group,error} gpu_exporter_polls_total{result}
@@ -82,6 +94,8 @@ gpu_exporter_config_last_reload_success_timestamp_seconds
 process_cpu_seconds_total process_resident_memory_bytes process_virtual_memory_bytes
 process_start_time_seconds process_open_fds process_max_fds
 """.split()
+
+ON_HOST = {metric.name for metric in HOST_METRICS}
 
 
 def own_labels(metric: Row[object]) -> tuple[str, ...]:
@@ -103,6 +117,8 @@ def test_every_gpu_series_has_gpu_and_uuid_and_nothing_else_has() -> None:
     for table, metric in ROWS:
         expected = table.labels == ("gpu", "uuid")
         of_node = metric.name in {"gpu_driver_info", "gpu_devices"}
+        # A process or workload that uses several GPUs has one RSS, one user, one sum.
+        of_node |= metric.name in ON_HOST or metric.name.startswith("gpu_workload_")
         ours = metric.name.startswith(("gpu_exporter_", "gpu_rule_", "gpu_recorder_"))
         is_gpu = metric.name.startswith("gpu_") and not ours
         assert expected == (is_gpu and not of_node), metric.name
@@ -157,6 +173,7 @@ def test_collectors_that_can_be_switched() -> None:
         "fabric",
         "modes",
         "confidential",
+        "processes",
         "host_memory",
         "host_swap",
         "host_pressure",

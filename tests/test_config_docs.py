@@ -26,6 +26,7 @@ from exporter.config import (
     HttpConfig,
     KubernetesConfig,
     Poll,
+    Processes,
     Receiver,
     Retry,
     Route,
@@ -52,6 +53,7 @@ OTHERS = ("route:", "apiVersion:")
 # In the order of their tables.
 SECTIONS = [
     Poll,
+    Processes,
     Global,
     Rule,
     Aggregate,

@@ -42,7 +42,13 @@ def observe(profile: str, faults: Mapping[int, Fault]) -> Snapshot:
     struck: dict[int, Fault] = {g: f for g, f in faults.items() if f is Fault.NO_PERMISSION}
     driver = SimulatedDriver(profile, clock, faults=struck)
     poller = Poller(
-        Sources(driver, Build("1.0.0", "3.10", simulated=True), lambda: None, clock),
+        Sources(
+            driver,
+            Build("1.0.0", "3.10", simulated=True),
+            lambda: None,
+            clock,
+            driver.processes(1.7e9),
+        ),
         PLAN,
         (),
         Reload(successful=True, success_timestamp_seconds=1.7e9),

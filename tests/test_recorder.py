@@ -60,6 +60,27 @@ def test_recording_shows_a_saturation_from_before_it_until_after_it(take_off: Ta
     assert recording.summary.reasons == ("GpuMemoryHigh", "GpuSustainedLoad")
 
 
+def test_recording_has_the_memory_of_each_process(take_off: TakeOff) -> None:
+    """Who filled the GPU's memory can be told afterwards: each process, each workload."""
+    flight = take_off("l40s")
+    for _ in range(3):
+        flight.tick()
+    flight.tick(flight.firing())
+    flight.recorder.close()
+    last = samples_of(flight.only())[-1].values
+    of_process = {
+        dict(series.labels)["process"]
+        for series in last
+        if series.metric == "gpu_process_memory_used_bytes"
+    }
+    assert of_process == {"VLLM::EngineCore"}
+    used = [
+        value for series, value in last.items() if series.metric == "gpu_workload_memory_used_bytes"
+    ]
+    assert len(used) == 4
+    assert min(used) > 1 << 30
+
+
 def test_ring_comes_first(take_off: TakeOff) -> None:
     """A recording holds the seconds before its event that `before` asks for, and that tick."""
     node = take_off(config=recording_config(before_seconds=7.0))

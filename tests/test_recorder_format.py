@@ -226,7 +226,7 @@ def test_damage_costs_no_more_than_up_to_the_next_header() -> None:
     decoder = Decoder()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "data"
-        path.write_bytes(damaged(data, [("flip", 0.5, 3)]))
+        path.write_bytes(damaged(data, [("flip", 0.55, 3)]))
         left = [item.number for item in read(path, decoder) if isinstance(item, Sample)]
     lost = sorted(set(range(len(samples))) - set(left))
     assert lost == list(range(lost[0], 2 * HEADER_EVERY))

@@ -94,6 +94,8 @@ def test_every_question_in_the_source_has_an_answer() -> None:
         "nvmlDeviceGetNvLinkRemoteDeviceType": (0,),
         "nvmlDeviceGetNvLinkRemotePciInfo": (0,),
         "nvmlDeviceGetMemoryErrorCounter": (0, 0, 2),
+        "nvmlDeviceGetProcessesUtilizationInfo": (0,),
+        "nvmlDeviceGetProcessUtilization": (0,),
     }
     devices = [device for profile in NODES for device in Node(profile).devices]
     assert len(calls) > 30

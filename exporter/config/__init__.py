@@ -12,6 +12,7 @@ from exporter.config.client import Authorization, BasicAuth, HttpConfig, Retry, 
 from exporter.config.groups import ScaleGroup
 from exporter.config.intake import AlertmanagerReceiver, Route
 from exporter.config.poll import Poll
+from exporter.config.processes import Processes
 from exporter.config.receivers import (
     AlertmanagerConfig,
     KubernetesConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "HttpConfig",
     "KubernetesConfig",
     "Poll",
+    "Processes",
     "Receiver",
     "Retry",
     "Route",
@@ -75,6 +77,7 @@ class Config:
         poll: How often readings are taken.
         collectors: Groups of readings by name, switched on or off; one that is not named keeps
             its own default.
+        processes: How much is shown of the processes that use GPUs.
         rules: What is watched.
         actions: What rules and routes set off.
         receivers: Where actions send to.
@@ -88,6 +91,7 @@ class Config:
         default_factory=lambda: MappingProxyType({}),
         metadata=key("collectors", boolean, among="collectors"),
     )
+    processes: Processes = field(default_factory=Processes)
     global_: Global = field(default_factory=Global, metadata=key("global"))
     rules: tuple[Rule, ...] = field(default=DEFAULT_RULES, metadata=key("rules", unique="alert"))
     actions: tuple[Action, ...] = field(

@@ -24,6 +24,8 @@ MIG: frozenset[str | Field] = frozenset(
         "nvmlDeviceGetDecoderUtilization",
         "nvmlDeviceGetJpgUtilization",
         "nvmlDeviceGetOfaUtilization",
+        "nvmlDeviceGetProcessesUtilizationInfo",
+        "nvmlDeviceGetProcessUtilization",
     }
 )
 _NO_POWER_LIMITS: frozenset[str | Field] = frozenset(
@@ -131,7 +133,7 @@ T4 = Board(
     cooling=Cooling(87, 96, 93, None, 85),
     pcie_generation=3,
     pcie_lanes=16,
-    refuses=_BEFORE_570,
+    refuses=_BEFORE_570 | {"nvmlDeviceGetProcessesUtilizationInfo"},  # and before 550
     part_number="900-2G183-0000-001",
     inforom_version="G183.0200.00.02",
     ecc=True,

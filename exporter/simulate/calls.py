@@ -6,10 +6,12 @@ NVML_ERROR_NOT_SUPPORTED.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
+from exporter.sampling import ProcessSample, RunningProcess
 from exporter.simulate import health
 from exporter.simulate.board import Memory
 from exporter.simulate.look import (
@@ -25,6 +27,7 @@ from exporter.simulate.look import (
 
 KIB, MIB = 1 << 10, 1 << 20
 PAGE_BYTES = 2 * MIB  # memory is handed out in large pages
+UNIFIED_BYTES = 68 << 30  # what processes have of a memory that the GPU shares with the host
 SMALL_BAR1_USED_BYTES = 5 * MIB
 CLOCK_STEP_MHZ = 15
 ENGINE_PERIOD_MICROSECONDS = 167_000
@@ -162,6 +165,41 @@ def _reasons(look: Look) -> int:
     return look.moment.reasons
 
 
+def _running(look: Look, *, graphics: bool) -> list[RunningProcess]:
+    used = UNIFIED_BYTES if look.board.memory is None else _used_bytes(look.board.memory, look)
+    return [
+        RunningProcess(
+            tenant.pid,
+            int(tenant.memory_share * used) // PAGE_BYTES * PAGE_BYTES,
+            *(tenant.instance or (None, None)),
+        )
+        for tenant in look.tenants
+        if tenant.is_graphics == graphics
+    ]
+
+
+def _compute_processes(look: Look) -> list[RunningProcess]:
+    return _running(look, graphics=False)
+
+
+def _graphics_processes(look: Look) -> list[RunningProcess]:
+    return _running(look, graphics=True)
+
+
+def _no_processes(_look: Look) -> list[RunningProcess]:
+    return []
+
+
+def _process_samples(look: Look, _last_seen: int) -> list[ProcessSample]:
+    """Answer with what was busy; the stamp is the time of day, whatever the scenario's clock."""
+    load = 100 * look.moment.load_ratio
+    shares = ((tenant.pid, round(load * tenant.sm_share)) for tenant in look.tenants)
+    now = int(time.time() * 1e6)
+    return [
+        ProcessSample(pid, now, sm, round(0.62 * sm), 0, 0, 0, 0) for pid, sm in shares if sm > 0
+    ]
+
+
 CALLS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         "nvmlDeviceGetName": lambda look: look.board.name,
@@ -217,5 +255,13 @@ CALLS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "nvmlDeviceGetNvLinkRemoteDeviceType": _remote_type,
         "nvmlDeviceGetNvLinkRemotePciInfo": _remote_pci,
         **health.CALLS,
+        "nvmlDeviceGetComputeRunningProcesses_v3": _compute_processes,
+        "nvmlDeviceGetComputeRunningProcesses_v2": _compute_processes,
+        "nvmlDeviceGetGraphicsRunningProcesses_v3": _graphics_processes,
+        "nvmlDeviceGetGraphicsRunningProcesses_v2": _graphics_processes,
+        "nvmlDeviceGetMPSComputeRunningProcesses_v3": _no_processes,
+        "nvmlDeviceGetMPSComputeRunningProcesses_v2": _no_processes,
+        "nvmlDeviceGetProcessUtilization": _process_samples,
+        "nvmlDeviceGetProcessesUtilizationInfo": _process_samples,
     }
 )

@@ -27,6 +27,7 @@ from exporter.simulate.look import Look
 from exporter.simulate.planted import NOTHING, Planted
 from exporter.simulate.profiles import PROFILES
 from exporter.simulate.scenario import Trace, scatter
+from exporter.simulate.tenants import TENANTS, SimulatedProcesses
 
 MIN_WINDOW_SECONDS = 0.1  # nvml.h: between two GPM samples
 
@@ -199,6 +200,7 @@ class SimulatedDriver:
             raise ValueError(f'no profile "{profile}"; there are {", ".join(PROFILES)}')
         self._name = profile
         self._profile = PROFILES[profile]
+        self._tenants = TENANTS.get(profile, ())
         # Here, not in `open`: that one has the deadline of a reading.
         self._traces = tuple(Trace(board, gpu) for gpu, board in enumerate(self._profile.boards))
         self._clock = clock
@@ -229,11 +231,13 @@ class SimulatedDriver:
         board, bus_id = self._profile.boards[gpu.index], self._profile.bus_ids[gpu.index]
         uuid, trace = self._uuid(gpu.index), self._traces[gpu.index]
 
+        tenants = tuple(tenant for tenant in self._tenants if gpu.index in tenant.gpus)
+
         def look() -> Look:
-            moment = trace.at(self._clock() - self._start)
+            moment = trace.at(self._seconds())
             ails = self._profile.ailments.get(gpu.index, SOUND)
             version = self._profile.driver_version
-            return Look(board, gpu.index, uuid, bus_id, moment, ails, version)
+            return Look(board, gpu.index, uuid, bus_id, moment, ails, version, tenants)
 
         return SimulatedDevice(
             look,
@@ -256,6 +260,13 @@ class SimulatedDriver:
     def pci_gpus(self) -> int:
         """Count the profile's GPUs: a GPU with a fault is still in its slot."""
         return len(self._profile.boards)
+
+    def processes(self, began_at: float) -> SimulatedProcesses:
+        """Return the node's processes; the scenario began at this time since the epoch."""
+        return SimulatedProcesses(self._tenants, self._seconds, began_at)
+
+    def _seconds(self) -> float:
+        return self._clock() - self._start
 
     def _found(self, gpu: int) -> FoundGpu:
         fault = self._faults.get(gpu)

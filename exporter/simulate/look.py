@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from exporter.simulate.ailments import SOUND, Ailments
 from exporter.simulate.board import Board
 from exporter.simulate.scenario import Moment
+from exporter.simulate.tenants import Tenant
 
 # Of one lane, after encoding, by generation.
 PCIE_LANE_BYTES_PER_SECOND = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9}
@@ -26,6 +27,7 @@ class Look:
     moment: Moment
     ails: Ailments = SOUND
     driver_version: str = ""
+    tenants: tuple[Tenant, ...] = ()
 
 
 def min_milliwatts(look: Look) -> int:

@@ -11,11 +11,19 @@ static bool listed(const Call *call, const Process *process, char kind)
            (call->mig == NULL || process->gpu_instance == call->mig->gpu_instance);
 }
 
+/* 535.43 to 535.86 took the entries for 8 bytes longer than their callers did. */
+static size_t entry_bytes(const Scenario *scenario)
+{
+    int driver = scenario->driver_number;
+    return sizeof(nvmlProcessInfo_t) + (driver >= 535043 && driver <= 535086 ? 8 : 0);
+}
+
 static nvmlReturn_t running(const Call *call, char kind, unsigned int *count,
                             nvmlProcessInfo_t *out)
 {
     const Scenario *scenario = call->scenario;
-    unsigned int found = 0, written = 0, room;
+    unsigned int found = 0, room;
+    char *slot = (char *)out;
     NOT_NULL(count);
     REQUIRE(out != NULL || *count == 0, NVML_ERROR_INVALID_ARGUMENT);
     room = *count;
@@ -25,10 +33,12 @@ static nvmlReturn_t running(const Call *call, char kind, unsigned int *count,
     REQUIRE(found <= room, NVML_ERROR_INSUFFICIENT_SIZE);
     for (unsigned int i = 0; i < scenario->processes_count; i++) {
         const Process *process = &scenario->processes[i];
-        if (listed(call, process, kind))
-            out[written++] = (nvmlProcessInfo_t){
-                process->pid, process->bytes, process->gpu_instance,
-                process->gpu_instance == NO_INSTANCE ? NO_INSTANCE : 0};
+        if (!listed(call, process, kind))
+            continue;
+        *(nvmlProcessInfo_t *)slot = (nvmlProcessInfo_t){
+            process->pid, process->bytes, process->gpu_instance,
+            process->gpu_instance == NO_INSTANCE ? NO_INSTANCE : 0};
+        slot += entry_bytes(scenario);
     }
     return NVML_SUCCESS;
 }
@@ -43,6 +53,9 @@ static nvmlReturn_t running(const Call *call, char kind, unsigned int *count,
 RUNNING(nvmlDeviceGetComputeRunningProcesses_v3, 'c')
 RUNNING(nvmlDeviceGetGraphicsRunningProcesses_v3, 'g')
 RUNNING(nvmlDeviceGetMPSComputeRunningProcesses_v3, 'm')
+RUNNING(nvmlDeviceGetComputeRunningProcesses_v2, 'c')
+RUNNING(nvmlDeviceGetGraphicsRunningProcesses_v2, 'g')
+RUNNING(nvmlDeviceGetMPSComputeRunningProcesses_v2, 'm')
 
 static bool utilized(const Call *call, const Process *process)
 {
@@ -79,6 +92,38 @@ nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device,
     if (last_seen == 0)
         samples[written] =
             (nvmlProcessUtilizationSample_t){STALE_PID, stamp - 3600000000ull, 90, 40, 0, 0};
+    return NVML_SUCCESS;
+}
+
+/* The same samples, with two engines more; sizing is by the same capacity. */
+nvmlReturn_t nvmlDeviceGetProcessesUtilizationInfo(nvmlDevice_t device,
+                                                   nvmlProcessesUtilizationInfo_t *info)
+{
+    ENTER(nvmlDeviceGetProcessesUtilizationInfo, device);
+    NOT_NULL(info);
+    REQUIRE(info->version == nvmlProcessesUtilizationInfo_v1, NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
+    CAN(CAP_PROCESS_UTIL);
+    const Scenario *scenario = call.scenario;
+    unsigned int found = 0, written = 0, room = info->processSamplesCount;
+    nvmlProcessUtilizationInfo_v1_t *samples = info->procUtilArray;
+    unsigned long long now = epoch_us(scenario, now_of(scenario)), stamp = now - now % 166667;
+    info->processSamplesCount = UTIL_CAPACITY;
+    REQUIRE(samples != NULL, NVML_ERROR_INSUFFICIENT_SIZE);
+    for (unsigned int i = 0; i < scenario->processes_count; i++)
+        found += utilized(&call, &scenario->processes[i]);
+    REQUIRE(found > 0 && stamp > info->lastSeenTimeStamp, NVML_ERROR_NOT_FOUND);
+    bool stale = info->lastSeenTimeStamp == 0;
+    info->processSamplesCount = found + stale;
+    REQUIRE(found + stale <= room, NVML_ERROR_INSUFFICIENT_SIZE);
+    for (unsigned int i = 0; i < scenario->processes_count; i++) {
+        const Process *process = &scenario->processes[i];
+        if (utilized(&call, process))
+            samples[written++] = (nvmlProcessUtilizationInfo_v1_t){
+                stamp, process->pid, process->sm_percent, process->sm_percent / 2, 0, 0, 0, 0};
+    }
+    if (stale)
+        samples[written] =
+            (nvmlProcessUtilizationInfo_v1_t){stamp - 3600000000ull, STALE_PID, 90, 40, 0, 0, 0, 0};
     return NVML_SUCCESS;
 }
 
