@@ -26,6 +26,7 @@ from exporter.gpu import (
     row_remap,
     temperature,
     utilization,
+    vgpu,
 )
 from exporter.metric import Kind, Metric, MetricVec, Row, unit_of
 from exporter.sampling import Reader
@@ -145,6 +146,7 @@ CATALOGUE: tuple[Table, ...] = (
     per_gpu(modes.COMPUTE_READER, lambda g: g.compute_mode, modes.COMPUTE_METRICS),
     per_gpu(modes.MIG_READER, lambda g: g.mig_mode, modes.MIG_METRICS),
     per_gpu(confidential.READER, lambda g: g.confidential, confidential.METRICS),
+    per_gpu(vgpu.READER, lambda g: g.vgpu_license, vgpu.METRICS),
     per_gpu(processes.READER, lambda g: g.processes, processes.METRICS),
     Table(GPU_LABELS, processes_on_gpu, processes_view.GPU_METRICS),
     of_processes(lambda p: p.on_host, processes_view.HOST_METRICS),

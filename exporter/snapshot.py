@@ -23,6 +23,7 @@ from exporter.gpu.recovery import Recovery
 from exporter.gpu.row_remap import RemappedRows, Repair, RetiredPages, RowRemapBanks
 from exporter.gpu.temperature import Fans, Margin, MarginThresholds, Temperature, Thresholds
 from exporter.gpu.utilization import Engines, Utilization
+from exporter.gpu.vgpu import VgpuLicense
 from exporter.host.cpu import Cpu
 from exporter.host.disk import Disk
 from exporter.host.memory import Memory as HostMemory
@@ -82,6 +83,7 @@ class Gpu:
     compute_mode: ComputeMode | None = None
     mig_mode: MigMode | None = None
     confidential: Confidential | None = None
+    vgpu_license: VgpuLicense | None = None
     processes: Processes | None = None
 
     @property

@@ -12,7 +12,7 @@ from prometheus_client.exposition import choose_encoder
 
 from exporter.exposition import Page
 from exporter.httpd import Request, Response, Route
-from exporter.snapshot import Snapshot
+from exporter.snapshot import Gpu, Snapshot
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -187,12 +187,19 @@ def _summary(snapshot: Snapshot | None) -> str:
     return html.escape(f"{up} of {len(snapshot.gpus)} GPUs answer; {versions}.")
 
 
+def _state(gpu: Gpu) -> str:
+    if gpu.fault:
+        return gpu.fault.value
+    wanted = gpu.recovery.word if gpu.recovery and gpu.recovery.action else None
+    return "up" if wanted is None else f"up, but the driver asks for {wanted.replace('_', ' ')}"
+
+
 def _gpu_table(snapshot: Snapshot | None) -> str:
     if snapshot is None or not snapshot.gpus:
         return ""
     rows = "".join(
         f"<tr><td>{gpu.index}</td><td>{html.escape(gpu.identity.name if gpu.identity else '')}</td>"
-        f"<td>{html.escape(gpu.uuid)}</td><td>{gpu.fault.value if gpu.fault else 'up'}</td></tr>\n"
+        f"<td>{html.escape(gpu.uuid)}</td><td>{_state(gpu)}</td></tr>\n"
         for gpu in snapshot.gpus
     )
     head = "<tr><th>GPU</th><th>name</th><th>UUID</th><th>state</th></tr>\n"

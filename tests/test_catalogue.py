@@ -56,7 +56,7 @@ gpu_fabric_info{state,status,health,configuration,clique_id,cluster_uuid}
 gpu_fabric_registered gpu_fabric_healthy gpu_fabric_condition{condition}
 gpu_persistence_mode gpu_compute_mode{mode} gpu_mig_mode{kind}
 gpu_confidential_compute_enabled gpu_confidential_compute_ready
-gpu_confidential_compute_devtools_enabled
+gpu_confidential_compute_devtools_enabled gpu_vgpu_licensed{product}
 gpu_memory_protected_total_bytes gpu_memory_protected_used_bytes gpu_memory_protected_free_bytes
 host_memory_total_bytes host_memory_available_bytes host_memory_used_bytes
 host_memory_free_bytes host_memory_cached_bytes host_memory_used_ratio
@@ -173,6 +173,7 @@ def test_collectors_that_can_be_switched() -> None:
         "fabric",
         "modes",
         "confidential",
+        "vgpu",
         "processes",
         "host_memory",
         "host_swap",

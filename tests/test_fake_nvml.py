@@ -36,6 +36,7 @@ STRUCTS = {
     "nvmlConfComputeSystemState_t": pynvml.c_nvmlConfComputeSystemState_t,
     "nvmlEccSramErrorStatus_v1_t": pynvml.c_nvmlEccSramErrorStatus_v1_t,
     "nvmlRepairStatus_v1_t": pynvml.c_nvmlRepairStatus_t,
+    "nvmlGridLicensableFeatures_t": pynvml.c_nvmlGridLicensableFeatures_v4_t,
     "nvmlPlatformInfo_v2_t": pynvml.c_nvmlPlatformInfo_v2_t,
 }
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from nvml_loaded import PLAN, Node
 from simulated_node import Node as SimulatedNode
+from simulated_node import take
 
 from exporter.board import Plan
 from exporter.catalogue import GPU_READERS
 from exporter.exposition import Page
 from exporter.gpu import fabric
 from exporter.sampling import Tier
+from exporter.simulate import Planted, SimulatedDriver
 from exporter.snapshot import Gpu
 
 NOT_BLOCKING = tuple(reader for reader in GPU_READERS if reader.tier is not Tier.BLOCKING)
@@ -326,9 +329,11 @@ def test_gpu_that_has_not_joined_its_fabric(node: Node, lines: list[str], series
 
 
 def test_gpu_off_the_fabric_has_no_fabric(node: Node) -> None:
-    """State 0 is "not supported": nothing to be registered with."""
-    node.connect("gpu0.fabric_state=0")
-    assert not [name for name in page(node) if name.startswith("gpu_fabric")]
+    """State 0 is "not supported", as a refusal is: nothing to be registered with; asked once."""
+    node.connect("gpu0.fabric_state=0", "gpu1.call.nvmlDeviceGetGpuFabricInfoV.ret=3")
+    for gpu in (0, 1):
+        assert not [name for name in page(node, gpu) if name.startswith("gpu_fabric")]
+    assert node.calls().count("nvmlDeviceGetGpuFabricInfoV", 1) == 2  # opened twice, asked once
 
 
 def test_fabric_conditions_are_the_bits_of_the_mask() -> None:
@@ -480,6 +485,38 @@ def test_health_costs_the_fast_tick_nothing(node: Node) -> None:
     }
 
 
+def test_histogram_of_no_bank_is_none() -> None:
+    """A driver that answers with nothing but 0 has no histogram: no bank is not a bad bank."""
+    nothing = dict.fromkeys(("max", "high", "partial", "low", "none"), 0)
+    planted = Planted(calls={"nvmlDeviceGetRowRemapperHistogram": SimpleNamespace(**nothing)})
+    driver = SimulatedDriver("h100x8", planted={0: planted})
+    banks = [
+        take(driver.open(gpu, GPU_READERS, 3.0), (Tier.SLOW,), {})["row_remap_banks"].banks
+        for gpu in driver.connect()[1][:2]
+    ]
+    assert banks[0] == {}
+    assert sum(banks[1].values()) == 2560
+
+
+@pytest.mark.parametrize(("unlicensed", "value"), [(0, 1), (1, 0)])
+def test_license_of_a_vgpu(node: Node, unlicensed: int, value: int) -> None:
+    """A virtual machine's GPU tells whether the product that it runs is licensed."""
+    node.connect("profile=vgpu", f"gpu0.vgpu_unlicensed={unlicensed}")
+    told = {name: v for name, v in page(node).items() if "vgpu_licensed" in name}
+    assert told == {'gpu_vgpu_licensed{product="NVIDIA RTX Virtual Workstation"}': value}
+
+
+def test_gpu_that_is_no_vgpu_is_not_asked_for_a_license(node: Node) -> None:
+    """On bare metal it costs nothing: the mode is asked for once."""
+    node.connect()
+    device = node.device()
+    last = node.read(device, Tier.SLOW)
+    asked = node.calls().count("nvmlDeviceGetVirtualizationMode", 0)
+    node.read(device, Tier.SLOW, last=last)
+    assert node.calls().count("nvmlDeviceGetVirtualizationMode", 0) == asked == 1
+    assert node.calls().count("nvmlDeviceGetGridLicensableFeatures_v4", 0) == 0
+
+
 def test_requested_power_limit(node: Node) -> None:
     """The limit that was asked for on this host stands beside the others."""
     node.connect("gpu0.power_limit_mw=450000")
@@ -507,6 +544,10 @@ def test_sick_node_of_the_simulation_has_one_trouble_of_each_kind() -> None:
     assert {gpu.index for gpu in gpus if gpu.fabric and gpu.fabric.healthy == 0} == {6}
     assert {g.index for g in gpus if g.persistence_mode and not g.persistence_mode.enabled} == {7}
     assert {g.index for g in gpus if g.ecc and g.ecc.errors["uncorrected", "volatile"]} == {1, 4}
+    kept = gpus[2].ecc
+    assert kept
+    assert kept.errors["corrected", "volatile"] == 0
+    assert kept.errors["corrected", "aggregate"] == 1904
     for gpu in gpus:  # a total is the sum of its parts
         assert gpu.ecc
         assert gpu.ecc_locations

@@ -34,8 +34,9 @@ SINCE_610 = {
     Field.REMAPPED_ROWS_CORRECTABLE_INACTIVE,
     Field.REMAPPED_ROWS_UNCORRECTABLE_INACTIVE,
 }
-# No profile is in that mode, in which nothing else of NVML is like it is elsewhere.
-ONLY_WHILE_CONFIDENTIAL = {
+# No profile is in that mode, or in a virtual machine.
+NOT_ON_ANY_NODE = {
+    "nvmlDeviceGetGridLicensableFeatures",
     "nvmlSystemGetConfComputeGpusReadyState",
     "nvmlDeviceGetConfComputeProtectedMemoryUsage",
 }
@@ -81,7 +82,7 @@ def test_every_question_in_the_source_has_an_answer() -> None:
     """Each call that a reader names, fallbacks too, is answered with a value on some board."""
     files = Path(str(exporter.gpu.__file__)).parent.glob("*.py")
     source = "".join(file.read_text() for file in files)
-    calls = set(re.findall(r'"(nvml[A-Z]\w+)"', source)) - ONLY_WHILE_CONFIDENTIAL
+    calls = set(re.findall(r'"(nvml[A-Z]\w+)"', source)) - NOT_ON_ANY_NODE
     arguments: dict[str, tuple[object, ...]] = {
         "nvmlDeviceGetTemperatureV": (0,),
         "nvmlDeviceGetTemperature": (0,),
@@ -203,13 +204,16 @@ NOT_CONFIDENTIAL = {
     *(f"confidential.{kind}_bytes" for kind in ("total", "used", "free")),
 }
 NO_CONFIDENTIAL = NOT_CONFIDENTIAL | {"confidential.enabled"}
+NO_VGPU = {"vgpu_license.licensed"}
 NO_PLATFORM = {
     f"platform.{place}"
     for place in ("chassis_serial", "slot", "tray", "host", "module_id", "peer_type")
 }
-HOPPER = BEFORE_610 | NO_RETIRED_PAGES | NOT_CONFIDENTIAL
-AMPERE = NO_RETIRED_PAGES | NO_CONFIDENTIAL | NO_FABRIC | NO_PLATFORM | NO_REPAIR
-WORKSTATION = NO_RETIRED_PAGES | NO_REMAP | NO_CONFIDENTIAL | NO_FABRIC | NO_PLATFORM | NO_MIG
+HOPPER = BEFORE_610 | NO_RETIRED_PAGES | NOT_CONFIDENTIAL | NO_VGPU
+AMPERE = NO_RETIRED_PAGES | NO_CONFIDENTIAL | NO_FABRIC | NO_PLATFORM | NO_REPAIR | NO_VGPU
+WORKSTATION = (
+    NO_REMAP | NO_CONFIDENTIAL | NO_FABRIC | NO_PLATFORM | NO_MIG | NO_VGPU | NO_RETIRED_PAGES
+)
 ABSENT = {
     ("h100x8", 0): SAMPLED | NO_FANS | BEFORE_NVLINK_5 | HOPPER | NO_PLATFORM | NO_FABRIC_HEALTH,
     ("b200x8", 7): SAMPLED | NO_FANS | NVLINK_5 | HOPPER | {"platform.chassis_serial"},

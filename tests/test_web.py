@@ -10,6 +10,7 @@ import pytest
 
 from exporter.gpu.identity import Identity
 from exporter.gpu.power import Power
+from exporter.gpu.recovery import Recovery
 from exporter.httpd import Request
 from exporter.sampling import DriverInfo, Fault
 from exporter.snapshot import Build, Gpu, Reload, Snapshot
@@ -201,7 +202,10 @@ def test_landing_page_is_whole_and_takes_any_text() -> None:
     snapshot = replace(
         FRESH,
         build=replace(FRESH.build, simulated=True),
-        gpus=(replace(FRESH.gpus[0], identity=identity), Gpu(1, "GPU-b", Fault.HUNG)),
+        gpus=(
+            replace(FRESH.gpus[0], identity=identity, recovery=Recovery(4)),
+            Gpu(1, "GPU-b", Fault.HUNG),
+        ),
     )
     status, body, headers = Site(snapshot).get("/")
     tags = Tags()
@@ -212,5 +216,6 @@ def test_landing_page_is_whole_and_takes_any_text() -> None:
     assert "simulated" in tags.text
     assert "1 of 2 GPUs answer" in tags.text
     assert "hung" in tags.text
+    assert "up, but the driver asks for drain and reset" in tags.text
     assert "script-src" not in headers["Content-Security-Policy"]
     assert "default-src 'none'" in headers["Content-Security-Policy"]

@@ -64,7 +64,7 @@ typedef struct {
     X(fabric_health) X(fabric_mask) X(fabric_status) X(pcie_errors) X(ecc_pending)                \
     X(sram_corrected) X(sram_uncorrected) X(sram_threshold) X(repair_channel) X(repair_tpc)       \
     X(remapped_correctable_inactive) X(remapped_uncorrectable_inactive) X(mig_pending)            \
-    X(conf_compute) X(conf_compute_ready) X(conf_compute_devtools)
+    X(conf_compute) X(conf_compute_ready) X(conf_compute_devtools) X(vgpu_unlicensed)
 
 typedef enum {
 #define OVERRIDE(name) OV_##name,

@@ -176,6 +176,26 @@ nvmlReturn_t nvmlDeviceGetVirtualizationMode(nvmlDevice_t device,
     return NVML_SUCCESS;
 }
 
+/* Of two products, the vGPU runs the first. */
+nvmlReturn_t nvmlDeviceGetGridLicensableFeatures_v4(nvmlDevice_t device,
+                                                    nvmlGridLicensableFeatures_t *features)
+{
+    ENTER(nvmlDeviceGetGridLicensableFeatures_v4, device);
+    NOT_NULL(features);
+    *features = (nvmlGridLicensableFeatures_t){0};
+    if (call.gpu->board->brand != NVML_BRAND_NVIDIA_VWS)
+        return NVML_SUCCESS; /* bare metal: licensing is not supported */
+    features->isGridLicenseSupported = 1;
+    features->licensableFeaturesCount = 2;
+    nvmlGridLicensableFeature_t *feature = features->gridLicensableFeatures;
+    snprintf(feature[0].productName, sizeof feature->productName,
+             "NVIDIA RTX Virtual Workstation");
+    snprintf(feature[1].productName, sizeof feature->productName, "NVIDIA Virtual PC");
+    feature[0].featureEnabled = 1;
+    feature[0].featureState = value_or(call.gpu, OV_vgpu_unlicensed, 0) == 0;
+    return NVML_SUCCESS;
+}
+
 nvmlReturn_t nvmlDeviceGetPlatformInfo(nvmlDevice_t device, nvmlPlatformInfo_t *info)
 {
     ENTER(nvmlDeviceGetPlatformInfo, device);
