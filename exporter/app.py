@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import platform
 import signal
 import socket
 import time
@@ -18,28 +17,25 @@ from apscheduler.executors.debug import DebugExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import ProcessCollector
 
-from exporter import __version__, host
+from exporter import host
 from exporter.board import Plan
 from exporter.catalogue import COLLECTORS, GPU_READERS, RULE_METRICS
 from exporter.config import Config, ConfigError, load
 from exporter.doors import Doors
 from exporter.gpu.identity import READER as IDENTITY
 from exporter.host import Group
-from exporter.host.processes import Processes
 from exporter.httpd import Server, adopt, parse_address
-from exporter.nvml import NvmlDriver
+from exporter.once import sources
 from exporter.pipeline import Pipeline
-from exporter.poll import Poller, Sources
+from exporter.poll import Poller
 from exporter.processes_view import Limits
-from exporter.procs import ProcessSource
 from exporter.recorder.flight import Recorder, settings
 from exporter.rules import Engine
-from exporter.sampling import Driver, DriverGoneError
+from exporter.sampling import DriverGoneError
 from exporter.scaleout.clock import system_clock
 from exporter.scaleout.service import Scaleout
-from exporter.snapshot import Build, Process, Reload
+from exporter.snapshot import Process, Reload
 from exporter.supervision import Supervision
-from exporter.users import Users
 from exporter.web import Web
 
 log = logging.getLogger(__name__)
@@ -86,14 +82,8 @@ class Daemon:
             plan.fast_seconds,
             self._scaleout.restored,
         )
-        driver, processes = _node(options.simulate)
         self._poller = Poller(
-            Sources(
-                driver=driver,
-                build=Build(__version__, platform.python_version(), options.simulate is not None),
-                process=process_reader(),
-                processes=processes,
-            ),
+            sources(options.simulate, process_reader()),
             plan,
             groups,
             Reload(successful=True, success_timestamp_seconds=time.time()),
@@ -237,15 +227,6 @@ class Daemon:
             limits=Limits(config.processes.max_per_gpu, config.processes.max_workloads),
         )
         return plan, tuple(group for group in host.GROUPS if group.name not in off)
-
-
-def _node(simulate: str | None) -> tuple[Driver, ProcessSource]:
-    if simulate is None:
-        return NvmlDriver(), Processes(Users().name)
-    from exporter.simulate import SimulatedDriver  # noqa: PLC0415  real nodes never need it
-
-    driver = SimulatedDriver(simulate)
-    return driver, driver.processes(time.time())
 
 
 def process_reader() -> Callable[[], Process | None]:

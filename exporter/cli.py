@@ -51,11 +51,6 @@ def _serve(arguments: Sequence[str]) -> int:
             f'--web.telemetry-path: "{flags.telemetry_path}" is no path like /metrics; '
             "/-/ and /api/ are the daemon's own"
         )
-    if flags.simulate is not None:
-        from exporter.simulate import PROFILES  # noqa: PLC0415  real nodes never need it
-
-        if flags.simulate not in PROFILES:
-            parser.error(f"--simulate: no profile {flags.simulate}; there is {', '.join(PROFILES)}")
     logs.configure(flags.log_level, flags.log_format)
     return _daemon(flags, addresses, descriptors)
 
@@ -131,6 +126,18 @@ def _scale_out(arguments: Sequence[str]) -> int:
     return _tell(scale_out(arguments), CommandError, ConfigError)
 
 
+def _fit(arguments: Sequence[str]) -> int:
+    from exporter.fit.command import run as fit  # noqa: PLC0415  the daemon needs no tools
+    from exporter.fit.model import ModelError  # noqa: PLC0415
+
+    logs.configure("error", None)  # what the poller says of the driver is in the answer
+    try:
+        text, fits = fit(arguments)
+    except ModelError as problem:
+        return _say(f"gpu-node-exporter fit: {problem}")
+    return _print(text) or (OK if fits else BAD)
+
+
 def _tell(texts: Iterable[str], *problems: type[Exception]) -> int:
     try:
         for text in texts:
@@ -163,4 +170,5 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "metrics": _metrics,
     "recordings": _recordings,
     "scale-out": _scale_out,
+    "fit": _fit,
 }

@@ -63,13 +63,7 @@ def run_parser(commands: tuple[str, ...]) -> Parser:
         help="where the metrics are (default: %(default)s)",
     )
     add_storage(parser)
-    parser.add_argument(
-        "--simulate",
-        nargs="?",
-        const=DEFAULT_PROFILE,
-        metavar="PROFILE",
-        help=f"simulate a node (default: {DEFAULT_PROFILE})",
-    )
+    add_simulate(parser)
     parser.add_argument(
         "--log.level", dest="log_level", default="info", choices=logs.LEVELS, help="(default: info)"
     )
@@ -116,6 +110,26 @@ def add_storage(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where recordings and requests are kept (default: %(default)s)",
     )
+
+
+def add_simulate(parser: argparse._ActionsContainer) -> None:
+    """Add --simulate to a parser, or to a group of its flags."""
+    parser.add_argument(
+        "--simulate",
+        type=_profile,
+        nargs="?",
+        const=DEFAULT_PROFILE,
+        metavar="PROFILE",
+        help=f"simulate a node (default: {DEFAULT_PROFILE})",
+    )
+
+
+def _profile(text: str) -> str:
+    from exporter.simulate import PROFILES  # noqa: PLC0415  real nodes never need it
+
+    if text not in PROFILES:
+        raise argparse.ArgumentTypeError(f"no profile {text}; there is {', '.join(PROFILES)}")
+    return text
 
 
 def version() -> str:

@@ -1,0 +1,44 @@
+"""Where readings come from, and one look at the node for commands beside the daemon."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from exporter import __version__
+from exporter.board import Plan
+from exporter.host import Group
+from exporter.host.processes import Processes
+from exporter.nvml import NvmlDriver
+from exporter.poll import Poller, Sources
+from exporter.sampling import Reader
+from exporter.snapshot import Build, Process, Reload, Snapshot
+from exporter.users import Users
+
+DEADLINE_SECONDS = 5.0
+
+
+def sources(simulate: str | None, process: Callable[[], Process | None]) -> Sources:
+    """Return where readings come from: NVIDIA's driver, or the simulated node of a profile."""
+    build = Build(__version__, platform.python_version(), simulate is not None)
+    if simulate is None:
+        return Sources(NvmlDriver(), build, process, processes=Processes(Users().name))
+    from exporter.simulate import SimulatedDriver  # noqa: PLC0415  real nodes never need it
+
+    driver = SimulatedDriver(simulate)
+    return Sources(driver, build, process, processes=driver.processes(time.time()))
+
+
+def look(
+    simulate: str | None, readers: Sequence[Reader[Any]], groups: Sequence[Group[Any]] = ()
+) -> Snapshot:
+    """Read these groups of every GPU and of the host once.
+
+    A GPU that does not answer within 5 s is in it with its fault; without a driver it has none,
+    and says why in `driver_problem`.
+    """
+    plan = Plan(tuple(readers), 1.0, 1.0, 1.0, DEADLINE_SECONDS)
+    reload = Reload(successful=True, success_timestamp_seconds=time.time())
+    return Poller(sources(simulate, lambda: None), plan, tuple(groups), reload).tick()
