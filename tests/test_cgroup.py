@@ -35,6 +35,10 @@ SHAPES = {
         ),
         Attribution(systemd_unit="vllm.service"),
     ),
+    "two hierarchies that differ: systemd's own counts": (
+        "5:cpu,cpuacct:/system.slice/old.service\n1:name=systemd:/system.slice/vllm.service\n",
+        Attribution(systemd_unit="vllm.service"),
+    ),
     "a session": (
         "0::/user.slice/user-1000.slice/session-3.scope\n",
         Attribution(systemd_unit="session-3.scope"),
