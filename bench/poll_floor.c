@@ -166,6 +166,7 @@ static void read_health(nvmlDevice_t device)
     MUST(nvmlDeviceGetPersistenceMode(device, &persistence));
     MUST(nvmlDeviceGetComputeMode(device, &compute));
     MUST(nvmlDeviceGetMigMode(device, &mig, &pending));
+    MUST(nvmlDeviceGetMigMode(device, &mig, &pending)); /* for its MIG devices, which it lacks */
     MUST(nvmlSystemGetConfComputeState(&confidential));
     MUST(nvmlDeviceGetMarginTemperature(device, &margin));
 }

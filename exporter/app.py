@@ -224,6 +224,7 @@ class Daemon:
             slow_seconds=poll.slow_seconds,
             blocking_seconds=poll.pcie_seconds,
             deadline_seconds=poll.deadline_seconds or poll.fast_seconds / 2,
+            mig_seconds=poll.mig_seconds,
             limits=Limits(config.processes.max_per_gpu, config.processes.max_workloads),
         )
         return plan, tuple(group for group in host.GROUPS if group.name not in off)

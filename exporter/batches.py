@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from ctypes import addressof, c_char
 
 import pynvml
@@ -15,6 +17,7 @@ import pynvml
 MAX_FIELDS = 128  # values in one call
 MIN_WINDOW_SECONDS = 0.1  # nvml.h: between two GPM samples
 PAIR = 2
+SERIAL_WAIT_SECONDS = 0.05
 
 U32 = 0xFFFFFFFF
 U64 = 0xFFFFFFFFFFFFFFFF
@@ -26,6 +29,33 @@ _TYPE, _RETURN, _VALUE = 4, 5, 6
 # nvmlGpmMetric_t: metricId, nvmlReturn, value, three pointers
 _GPM_METRIC = "IId24x"
 _GPM_HEAD_BYTES = 24  # version, numMetrics, sample1, sample2
+
+
+class SerialCalls:
+    """Lets one thread at a time into calls that drivers do not take side by side.
+
+    A thread that hangs inside keeps the others waiting for a moment only: its lock is replaced.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for our turn, but not for ever."""
+        lock = self._lock
+        ours = lock.acquire(timeout=SERIAL_WAIT_SECONDS)
+        if not ours:
+            self.abandon()
+        try:
+            yield
+        finally:
+            if ours:
+                lock.release()
+
+    def abandon(self) -> None:
+        """Leave the present holder to itself."""
+        self._lock = threading.Lock()
 
 
 class FieldBatch:
@@ -97,27 +127,37 @@ _DECODERS: dict[int, Callable[[int], float | None]] = {
 
 
 class GpmSamples:
-    """A GPU's two places for profiling samples, had from the driver at the first use.
+    """A GPU's places for profiling samples, had from the driver at their first use.
 
+    There are two for the GPU, and two for each of its GPU instances (MIG) that was ever profiled.
     They are kept, also for when the GPU is opened again: giving them back is one more call that a
     sick GPU may hang in, and a finalizer may run in any thread, amid any other call.
     """
 
     def __init__(self) -> None:
-        self._had: list[object] = []
+        self._had: dict[int | None, list[object]] = {}
 
-    def pair(self) -> tuple[object, object]:
-        """Return the two; raises pynvml.NVMLError."""
-        while len(self._had) < PAIR:
-            self._had.append(pynvml.nvmlGpmSampleAlloc())
-        return self._had[0], self._had[1]
+    def pair(self, gpu_instance: int | None = None) -> tuple[object, object]:
+        """Return the two of the GPU, or of an instance; raises pynvml.NVMLError."""
+        had = self._had.setdefault(gpu_instance, [])
+        while len(had) < PAIR:
+            had.append(pynvml.nvmlGpmSampleAlloc())
+        return had[0], had[1]
 
 
 class GpmBatch:
-    """Profiling counters of one GPU over the time between two reads (Hopper and later)."""
+    """Profiling counters over the time between two reads (Hopper and later).
 
-    def __init__(self, handle: object, metrics: Sequence[int], samples: GpmSamples) -> None:
-        self._handle = handle
+    `sample` has the driver fill one of the two places that there are.
+    """
+
+    def __init__(
+        self,
+        sample: Callable[[object], object],
+        metrics: Sequence[int],
+        places: tuple[object, object],
+    ) -> None:
+        self._sample = sample
         self._request = pynvml.c_nvmlGpmMetricsGet_t()
         self._request.version = pynvml.NVML_GPM_METRICS_GET_VERSION
         self._request.numMetrics = len(metrics)
@@ -127,10 +167,10 @@ class GpmBatch:
             addressof(self._request)
         )
         self._layout = struct.Struct("=" + _GPM_METRIC * len(metrics))
-        self._last, self._next = samples.pair()
+        self._last, self._next = places
         self._last_at: float | None = None
 
-    def read(self, now: float, max_gap_seconds: float) -> dict[int, float]:
+    def read(self, now: float, max_gap_seconds: float = math.inf) -> dict[int, float]:
         """Return the counters by metric id; without those that this tick has no value for.
 
         Empty at the first read, and after a hole longer than `max_gap_seconds`.
@@ -142,7 +182,7 @@ class GpmBatch:
         if before is not None and now - before < MIN_WINDOW_SECONDS:
             return {}
         self._last_at = None
-        pynvml.nvmlGpmSampleGet(self._handle, self._next)
+        self._sample(self._next)
         self._last, self._next, self._last_at = self._next, self._last, now
         if before is None or now - before > max_gap_seconds:
             return {}

@@ -42,6 +42,7 @@ class Plan:
     slow_seconds: float
     blocking_seconds: float
     deadline_seconds: float
+    mig_seconds: float = 5.0
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -53,6 +54,8 @@ class Plan:
         """Return the time between two readings of a tier."""
         if tier is Tier.SLOW:
             return self.slow_seconds
+        if tier is Tier.MIG:
+            return self.mig_seconds
         if tier is Tier.BLOCKING:
             return self.blocking_seconds
         return math.inf if tier is Tier.STATIC else 0.0  # fast: at every tick
@@ -109,7 +112,8 @@ class Board:
         slow_due = self._is_due(Tier.SLOW, plan, now)
         if self.found.fault or (self.fault in GIVEN_UP and not slow_due):
             return None
-        tiers = [tier for tier in (Tier.STATIC, Tier.SLOW) if self._is_due(tier, plan, now)]
+        others = (Tier.STATIC, Tier.SLOW, Tier.MIG)
+        tiers = [tier for tier in others if self._is_due(tier, plan, now)]
         self._mark(tiers, plan, now)
         self.job = self._make_job(driver, plan, (*tiers, Tier.FAST), self._device)
         return self.job

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pynvml
 
 from exporter import lists, structs
-from exporter.batches import U32, U64, FieldBatch, GpmBatch, GpmSamples
+from exporter.batches import U32, U64, FieldBatch, GpmBatch, GpmSamples, SerialCalls
 from exporter.fields import Field, field_id
+from exporter.partitions import NvmlMigDevice, Partitions
+from exporter.refusals import Refusals
 from exporter.returns import (
     DRIVER_GONE,
     GONE,
@@ -27,8 +26,6 @@ from exporter.returns import (
 )
 from exporter.sampling import DeviceGoneError, Fault, FieldRequest, Reader, ReadFailedError, Tier
 
-REPROBE_SECONDS = 600.0  # a reading that the board refused is asked for again after this long
-SERIAL_WAIT_SECONDS = 0.05
 SENTINELS = (U32, U64)
 
 T = TypeVar("T")
@@ -36,33 +33,6 @@ T = TypeVar("T")
 _Value = float | ReadFailedError | None
 
 _CALLS: dict[str, Callable[..., Any]] = vars(pynvml)
-
-
-class SerialCalls:
-    """Lets one thread at a time into calls that drivers do not take side by side.
-
-    A thread that hangs inside keeps the others waiting for a moment only: its lock is replaced.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for our turn, but not for ever."""
-        lock = self._lock
-        ours = lock.acquire(timeout=SERIAL_WAIT_SECONDS)
-        if not ours:
-            self.abandon()
-        try:
-            yield
-        finally:
-            if ours:
-                lock.release()
-
-    def abandon(self) -> None:
-        """Leave the present holder to itself."""
-        self._lock = threading.Lock()
 
 
 class NvmlDevice:
@@ -82,14 +52,16 @@ class NvmlDevice:
         self.answers = 0
         self._handle = handle
         self._serial = serial
-        self._refused: dict[object, float] = {}  # question -> when to ask again
+        self._refusals = Refusals(self.now)
         if lists.are_misread(driver_version):
-            self._refused.update(dict.fromkeys(lists.RUNNING, math.inf))
+            self._refusals.add_for_good(lists.RUNNING)
         self._requests = {tier: _requests(readers, tier, driver_version) for tier in Tier}
         self._batches: dict[Tier, _Batch] = {}
         self._gpm_ids = sorted({metric for reader in readers for metric in reader.gpm})
         self._gpm_samples = samples
         self._gpm_batch: GpmBatch | None = None
+        self._gpm_supported = False
+        self._partitions = Partitions(handle, samples, serial, self._refusals)
         self._tier = Tier.STATIC
         # The batches of this tick: read at the first question, or how that failed.
         self._fields: dict[tuple[Field, int], _Value] | ReadFailedError | None = None
@@ -108,7 +80,7 @@ class NvmlDevice:
         own = lists.CALLS.get(call)
         # The argument of a list says from when on, and is another one each time.
         question = (call, args) if own is None else call
-        if self._is_refused(question):
+        if self._refusals.holds(question):
             return None
         try:
             function = own or structs.CALLS.get(call) or _CALLS[call]
@@ -142,19 +114,20 @@ class NvmlDevice:
             raise self._gpm
         return self._gpm.get(metric)
 
-    def _is_refused(self, question: object) -> bool:
-        until = self._refused.get(question)
-        if until is None:
-            return False
-        if self.now() < until:
-            return True
-        del self._refused[question]
-        return False
+    def mig_devices(self) -> Sequence[NvmlMigDevice]:
+        """Look for this GPU's MIG devices: see sampling.Device."""
+        return self._partitions.devices(self.ask("nvmlDeviceGetMaxMigDeviceCount") or 0)
+
+    def mig_gpm(self, gpu_instance: int, metrics: Sequence[int]) -> Mapping[int, float]:
+        """Return profiling counters of a GPU instance: see sampling.Device."""
+        if not self._has_gpm():
+            return {}
+        return self._partitions.profile(gpu_instance, metrics, self.now())
 
     def _refuse(self, question: object, code: int) -> None:
         # Slower readings may ask for what only root may know.
         self.denied |= code == NO_PERMISSION and self._tier is Tier.FAST
-        self._refused[question] = self.now() + REPROBE_SECONDS
+        self._refusals.add(question)
 
     def _refuse_or_raise(self, question: object, code: int) -> None:
         if code == NOTHING_YET:
@@ -175,7 +148,7 @@ class NvmlDevice:
 
     def _read_fields(self) -> dict[tuple[Field, int], _Value]:
         batch = self._batch()
-        if not batch.requests or self._is_refused(FieldBatch):
+        if not batch.requests or self._refusals.holds(FieldBatch):
             return {}
         try:
             with self._serial.turn():
@@ -205,26 +178,34 @@ class NvmlDevice:
             batch = self._batches[self._tier] = _Batch(
                 wanted,
                 FieldBatch(self._handle, [(asked[r], r.scope) for r in wanted]),
-                min((self._refused[r] for r in asked if r in self._refused), default=math.inf),
+                self._refusals.next(asked),
             )
         return batch
 
     def _is_wanted(self, request: FieldRequest) -> bool:
         substitute_for = request.instead_of
-        if substitute_for is not None and not self._is_refused(substitute_for):
+        if substitute_for is not None and not self._refusals.holds(substitute_for):
             return False
-        return not self._is_refused(request)
+        return not self._refusals.holds(request)
+
+    def _has_gpm(self) -> bool:
+        if not self._gpm_supported and not self._refusals.holds(GpmSamples):
+            support = self.ask("nvmlGpmQueryDeviceSupport")
+            self._gpm_supported = bool(support is not None and support.isSupportedDevice)
+            if not self._gpm_supported:
+                self._refusals.add(GpmSamples)
+        return self._gpm_supported
 
     def _read_gpm(self) -> dict[int, float]:
-        if not self._gpm_ids or self._is_refused(GpmBatch):
+        if not self._gpm_ids or self._refusals.holds(GpmBatch) or not self._has_gpm():
             return {}
         try:
             if self._gpm_batch is None:
-                support = pynvml.nvmlGpmQueryDeviceSupport(self._handle)
-                if not support.isSupportedDevice:
-                    self._refuse(GpmBatch, pynvml.NVML_ERROR_NOT_SUPPORTED)
-                    return {}
-                self._gpm_batch = GpmBatch(self._handle, self._gpm_ids, self._gpm_samples)
+                self._gpm_batch = GpmBatch(
+                    lambda sample: pynvml.nvmlGpmSampleGet(self._handle, sample),
+                    self._gpm_ids,
+                    self._gpm_samples.pair(),
+                )
             with self._serial.turn():
                 return self._gpm_batch.read(self.now(), self.max_gap_seconds)
         except pynvml.NVMLError as error:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pynvml
 
-from exporter.batches import GpmSamples
-from exporter.device import NvmlDevice, SerialCalls
+from exporter.batches import GpmSamples, SerialCalls
+from exporter.device import NvmlDevice
 from exporter.returns import NO_PERMISSION, NOTHING_YET, error_name, raise_for
 from exporter.sampling import (
     DeviceGoneError,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -17,6 +17,7 @@ class Tier(Enum):
 
     FAST = "fast"
     SLOW = "slow"
+    MIG = "mig"  # MIG devices, which may be many, and come and go
     BLOCKING = "blocking"  # calls that wait on purpose: on a thread of their own
     STATIC = "static"  # once, and again after a GPU came back
 
@@ -100,6 +101,18 @@ class ProcessSample(NamedTuple):
     ofa: int | None
 
 
+class MigDevice(Protocol):
+    """A MIG device as this reading found it; it may be gone at the next question."""
+
+    def ask(self, call: str, *args: object) -> Any:  # noqa: ANN401  each call has its own type
+        """Return what the NVML function `call` answers, or None: no such reading, or it is gone.
+
+        Raises:
+            ReadFailedError: the call failed at this time.
+            DriverGoneError: the driver was unloaded or replaced.
+        """
+
+
 class Device(Protocol):
     """One GPU, asked one question at a time."""
 
@@ -124,6 +137,15 @@ class Device(Protocol):
 
     def gpm(self, metric: int) -> float | None:
         """Return a profiling counter over the last tick, or None; raises as `ask` does."""
+
+    def mig_devices(self) -> Sequence[MigDevice]:
+        """Return the MIG devices that are there now; raises as `ask` does."""
+
+    def mig_gpm(self, gpu_instance: int, metrics: Sequence[int]) -> Mapping[int, float]:
+        """Return profiling counters of a GPU instance since they were asked for before.
+
+        Those that there are, by metric; raises as `ask` does.
+        """
 
 
 @dataclass(frozen=True, slots=True)

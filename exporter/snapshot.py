@@ -12,6 +12,7 @@ from exporter.gpu.fabric import Fabric
 from exporter.gpu.identity import Identity
 from exporter.gpu.inventory import BoardInfo, Platform
 from exporter.gpu.memory import Bar1, Memory
+from exporter.gpu.mig import Mig
 from exporter.gpu.modes import ComputeMode, MigMode, PersistenceMode
 from exporter.gpu.nvlink import NvLink
 from exporter.gpu.nvlinks import NvLinkPeers, NvLinks
@@ -63,6 +64,7 @@ class Gpu:
     slow_clocks: SlowClocks | None = None
     max_clocks: MaxClocks | None = None
     profiling: Profiling | None = None
+    mig: Mig | None = None
     pcie_throughput: PcieThroughput | None = None
     pcie_sampled: PcieThroughput | None = None
     pcie_link: PcieLink | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +12,7 @@ from exporter.sampling import (
     DriverAbsentError,
     DriverInfo,
     FoundGpu,
+    MigDevice,
     Reader,
     Tier,
 )
@@ -83,6 +84,14 @@ class ScriptedDevice:
     def gpm(self, _metric: int) -> float | None:
         """Have no profiling counters."""
         return None
+
+    def mig_devices(self) -> tuple[MigDevice, ...]:
+        """Have no MIG devices."""
+        return ()
+
+    def mig_gpm(self, _gpu_instance: int, _metrics: Sequence[int]) -> Mapping[int, float]:
+        """Have no profiling counters."""
+        return {}
 
 
 class ScriptedDriver:

@@ -14,7 +14,17 @@ SOURCES = sorted((ROOT / "exporter").rglob("*.py"))
 
 # Who alone may import what.
 OWNERS = {
-    "pynvml": {"nvml.py", "device.py", "batches.py", "lists.py", "returns.py", "structs.py"},
+    "pynvml": {
+        *(
+            "nvml.py",
+            "device.py",
+            "partitions.py",
+            "batches.py",
+            "lists.py",
+            "returns.py",
+            "structs.py",
+        ),
+    },
     "apscheduler": {"app.py"},
     "psutil": {"host"},
     "h11": {"httpd"},

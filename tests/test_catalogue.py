@@ -35,6 +35,13 @@ gpu_clock_hertz{domain} gpu_clock_max_hertz{domain} gpu_clock_event_active{reaso
 gpu_clock_event_seconds_total{reason} gpu_performance_state
 gpu_graphics_engine_active_ratio gpu_sm_active_ratio gpu_sm_occupancy_ratio
 gpu_tensor_active_ratio gpu_dram_active_ratio gpu_pipe_active_ratio{pipe}
+gpu_mig_info{mig_uuid,gpu_instance,compute_instance,profile}
+gpu_mig_memory_total_bytes{mig_uuid} gpu_mig_memory_used_bytes{mig_uuid}
+gpu_mig_memory_free_bytes{mig_uuid} gpu_mig_memory_reserved_bytes{mig_uuid}
+gpu_mig_memory_used_ratio{mig_uuid} gpu_mig_graphics_engine_active_ratio{mig_uuid}
+gpu_mig_sm_active_ratio{mig_uuid} gpu_mig_sm_occupancy_ratio{mig_uuid}
+gpu_mig_tensor_active_ratio{mig_uuid} gpu_mig_dram_active_ratio{mig_uuid}
+gpu_mig_pipe_active_ratio{mig_uuid,pipe}
 gpu_pcie_transmit_bytes_per_second gpu_pcie_receive_bytes_per_second
 gpu_pcie_link_generation{kind} gpu_pcie_link_width{kind} gpu_pcie_replays_total
 gpu_pcie_errors_total{type}
@@ -165,6 +172,7 @@ def test_collectors_that_can_be_switched() -> None:
         "power",
         "clocks",
         "profiling",
+        "mig",
         "pcie",
         "nvlink",
         "recovery",

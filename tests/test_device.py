@@ -14,8 +14,8 @@ from nvml_loaded import Node, flat, loaded
 from scripted import Clock
 
 from exporter.batches import MAX_FIELDS, FieldBatch, decode
-from exporter.device import REPROBE_SECONDS
 from exporter.fields import ALL_LINKS
+from exporter.refusals import REPROBE_SECONDS
 from exporter.sampling import Tier
 
 POWER = "nvmlDeviceGetPowerUsage"

@@ -32,7 +32,7 @@ FAST_CALLS = {  # nvmlDeviceGet...
 
 def test_tick_of_eight_gpus_is_eleven_calls_each(node: Node) -> None:
     """8 getters, 1 batch of fields and 2 calls of profiling, on each GPU at each tick."""
-    readers = tuple(reader for reader in GPU_READERS if reader.tier is not Tier.BLOCKING)
+    readers = tuple(r for r in GPU_READERS if r.tier not in {Tier.BLOCKING, Tier.MIG})
     poller = node.poller(replace(PLAN, readers=readers, slow_seconds=600.0))
     node.clock.seconds = 1201.0
     poller.tick()
@@ -55,7 +55,7 @@ def test_batches_go_one_at_a_time_however_many_threads_read(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read side by side, GPUs share the driver, but not for fields and profiling."""
-    monkeypatch.setattr("exporter.device.SERIAL_WAIT_SECONDS", 60.0)
+    monkeypatch.setattr("exporter.batches.SERIAL_WAIT_SECONDS", 60.0)
     poller = node.poller(replace(PLAN, deadline_seconds=60.0))
     node.put(
         "gpu*.call.nvmlDeviceGetPowerUsage.delay_ms=50",

@@ -201,6 +201,14 @@ class Scripted:
     def gpm(self, _metric: int) -> None:
         """Have none."""
 
+    def mig_devices(self) -> tuple[()]:
+        """Have none."""
+        return ()
+
+    def mig_gpm(self, *_args: object) -> dict[int, float]:
+        """Have none."""
+        return {}
+
 
 def running(pid: int, used: int | None, instance: int | None = None) -> RunningProcess:
     """Return an entry of a list."""

@@ -429,7 +429,7 @@ CALLS = {
 def test_call_that_fails_costs_only_its_reading(node: Node, call: str, group: str) -> None:
     """An error of the moment on one call leaves that group out, with the driver's word for it."""
     node.connect("profile=b200x8", "gpu0.conf_compute=1", f"call.{call}.ret=999")
-    outcome = node.take(node.device())
+    outcome = node.take(node.device(), Tier.STATIC, Tier.SLOW)
     assert outcome.errors == {group: "unknown"}
     assert [name for name, reading in outcome.readings.items() if reading is None] == [group]
     assert outcome.fault is None
@@ -539,6 +539,9 @@ def test_sick_node_of_the_simulation_has_one_trouble_of_each_kind() -> None:
     assert {gpu.index for gpu in gpus if gpu.recovery and gpu.recovery.action} == {1, 4}
     assert {gpu.index for gpu in gpus if gpu.remapped_rows and gpu.remapped_rows.pending} == {1}
     assert {gpu.index for gpu in gpus if gpu.remapped_rows and gpu.remapped_rows.failure} == {2}
+    assert {g.index for g in gpus if g.nvlinks and 0 in g.nvlinks.active.values()} == {3}
+    assert {g.index for g in gpus if g.nvlinks and any(g.nvlinks.errors.values())} == {3}
+    assert {g.index for g in gpus if g.pcie_link and g.pcie_link.width_lanes["current"] == 8} == {3}
     assert {gpu.index for gpu in gpus if gpu.ecc_sram and gpu.ecc_sram.threshold_exceeded} == {4}
     assert {gpu.index for gpu in gpus if gpu.fabric and not gpu.fabric.registered} == {5}
     assert {gpu.index for gpu in gpus if gpu.fabric and gpu.fabric.healthy == 0} == {6}

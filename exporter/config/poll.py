@@ -18,6 +18,7 @@ class Poll:
         pcie_seconds: Between two readings of PCIe throughput where one takes a GPU 20 ms.
         deadline_seconds: How long a GPU may take to answer before it is taken for hung; None for
             half of `fast_seconds`.
+        mig_seconds: Between two readings of MIG devices.
     """
 
     fast_seconds: float = field(
@@ -29,6 +30,9 @@ class Poll:
     )
     deadline_seconds: float | None = field(
         default=None, metadata=key("deadline", duration, at_least="50ms")
+    )
+    mig_seconds: float = field(
+        default=5.0, metadata=key("mig", duration, at_least="1s", at_most="30s")
     )
 
     def check(self) -> Iterator[tuple[Place, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exporter.metric import Metric, Row
-from exporter.sampling import Device, Reader, Tier
+from exporter.sampling import Device, MigDevice, Reader, Tier
 
 MEMORY_V2 = 0x2000028  # nvmlMemory_v2: sizeof 40, version 2
 NO_TOTAL = (0, 0xFFFFFFFFFFFFFFFF)
@@ -33,6 +33,11 @@ def read(device: Device, _previous: Memory | None) -> Memory:
 
     Some boards without memory of their own answer with a total of 0: absent.
     """
+    return of(device)
+
+
+def of(device: Device | MigDevice) -> Memory:
+    """Read the memory of a GPU, or of a MIG device."""
     info = device.ask("nvmlDeviceGetMemoryInfo", MEMORY_V2)
     reserved = None if info is None else info.reserved
     if info is None:

@@ -1,6 +1,6 @@
 """A simulated node behind the driver's seam: for machines without a GPU, demos and tests."""
 
-from exporter.simulate.device import SimulatedDriver
+from exporter.simulate.driver import SimulatedDriver
 from exporter.simulate.planted import Planted
 from exporter.simulate.profiles import PROFILES
 

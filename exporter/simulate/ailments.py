@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,6 +11,7 @@ class Ailments:
     """One GPU's troubles; as it stands, it has none.
 
     Errors are counts since the driver was loaded, those `_before` of the time before that.
+    `link_errors` are those of an NVLink, of each type; `pcie_lanes` those that still work.
     `recovery_action`, `compute_mode` and `fabric_state` are NVML's numbers.
     """
 
@@ -33,6 +35,10 @@ class Ailments:
     fabric_degraded: bool = False
     persistence_off: bool = False
     compute_mode: int = 0
+    links_down: frozenset[int] = frozenset()
+    link_errors: Mapping[int, int] = field(default_factory=dict)
+    pcie_lanes: int | None = None
+    pcie_errors: int = 0
 
 
 SOUND = Ailments()

@@ -65,11 +65,19 @@ class NvLinks:
 
 
 @dataclass(frozen=True, slots=True)
+class MigSlice:
+    """A MIG device: its GPU instance, and how many of the GPU's seven slices that has."""
+
+    gpu_instance: int
+    slices: int
+
+
+@dataclass(frozen=True, slots=True)
 class Board:
     """One GPU as its driver shows it. `refuses` holds what no other field says: calls, fields.
 
-    `ecc` and `mig` are on or off, None where there is no such mode. `row_banks`: memory banks with
-    spare rows; boards before had pages that they retire.
+    `ecc` and `mig` are on or off, None where there is no such mode; `mig_slices` are its MIG
+    devices. `row_banks`: memory banks with spare rows; boards before had pages that they retire.
     """
 
     name: str
@@ -90,6 +98,7 @@ class Board:
     row_banks: int | None = None
     retires_pages: bool = False
     mig: bool | None = None
+    mig_slices: tuple[MigSlice, ...] = ()
     has_fabric: bool = False
     tells_fabric_health: bool = False
     has_platform: bool = False

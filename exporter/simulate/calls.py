@@ -18,6 +18,7 @@ from exporter.simulate.look import (
     PCIE_TRANSMIT_SHARE,
     Look,
     default_milliwatts,
+    has_link,
     link_state,
     max_milliwatts,
     min_milliwatts,
@@ -130,11 +131,11 @@ def _lanes(look: Look) -> int:
 
 
 def _remote_type(look: Look, link: int) -> int | None:
-    return None if link_state(look, link) is None else NVLINK_TO_SWITCH
+    return NVLINK_TO_SWITCH if has_link(look, link) else None
 
 
 def _remote_pci(look: Look, link: int) -> SimpleNamespace | None:
-    if link_state(look, link) is None:
+    if not has_link(look, link):
         return None
     return SimpleNamespace(busId=f"00000000:{5 + link % NVSWITCHES:02X}:00.0")
 
@@ -249,7 +250,7 @@ CALLS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "nvmlDeviceGetCurrPcieLinkGeneration": _generation,
         "nvmlDeviceGetMaxPcieLinkGeneration": _generation,
         "nvmlDeviceGetGpuMaxPcieLinkGeneration": _generation,
-        "nvmlDeviceGetCurrPcieLinkWidth": _lanes,
+        "nvmlDeviceGetCurrPcieLinkWidth": lambda look: look.ails.pcie_lanes or _lanes(look),
         "nvmlDeviceGetMaxPcieLinkWidth": _lanes,
         "nvmlDeviceGetNvLinkState": link_state,
         "nvmlDeviceGetNvLinkRemoteDeviceType": _remote_type,

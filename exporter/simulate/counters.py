@@ -15,6 +15,7 @@ from exporter.simulate.look import (
     PCIE_TRANSMIT_SHARE,
     Look,
     default_milliwatts,
+    has_link,
     link_state,
     max_milliwatts,
     min_milliwatts,
@@ -27,7 +28,7 @@ KIB, MIB = 1 << 10, 1 << 20
 NVLINK_5 = 5
 NVLINK_RECEIVE_SHARE = 0.97  # of what the GPU sends
 NVLINK_VERSIONS = {3: 4, 4: 6, 5: 7}  # nvmlNvlinkVersion_t
-NO_BIT_ERRORS, FEW_BIT_ERRORS = 0xFFF, 0x30F  # 15e-255, 3e-15
+NO_BIT_ERRORS, FEW_BIT_ERRORS, MANY_BIT_ERRORS = 0xFFF, 0x30F, 0x207  # 15e-255, 3e-15, 2e-7
 
 
 def _memory_celsius(look: Look) -> int | None:
@@ -39,9 +40,9 @@ def _memory_celsius(look: Look) -> int | None:
 def _nvlink_kib(look: Look, scope: int, share: float) -> int | None:
     """Answer with the payload of one link, or of all of them."""
     nvlinks = look.board.nvlinks
-    if nvlinks is None or (scope != ALL_LINKS and scope >= nvlinks.count):
+    if nvlinks is None or (scope != ALL_LINKS and not has_link(look, scope)):
         return None
-    links = nvlinks.count if scope == ALL_LINKS else 1
+    links = nvlinks.count - len(look.ails.links_down) if scope == ALL_LINKS else 1
     sent = look.moment.nvlink_share_seconds * nvlinks.link_bytes_per_second * links
     return int(share * sent / KIB)
 
@@ -62,43 +63,50 @@ def _never(_look: Look, _scope: int) -> int:
 
 
 def _pcie_errors(look: Look, _scope: int) -> int | None:
-    return 0 if look.board.pcie_lanes > 1 else None  # a GPU beside the CPU's cores has no slot
+    return look.ails.pcie_errors if look.board.pcie_lanes > 1 else None  # without a slot, none
 
 
-def _bad_slot(look: Look, _scope: int) -> int | None:
-    """Answer that each packet sent again was told of by a NAK."""
-    return pcie_replays(look) if look.board.pcie_lanes > 1 else None
+def _no_pcie_errors(look: Look, _scope: int) -> int | None:
+    return None if _pcie_errors(look, 0) is None else 0
+
+
+def _packets_sent_again(look: Look, _scope: int) -> int | None:
+    """Answer that each of them was told of by a NAK, and corrected what went wrong."""
+    errors = _pcie_errors(look, 0)
+    return None if errors is None else errors + pcie_replays(look)
 
 
 def _link_speed(look: Look, link: int) -> int | None:
     """Answer in MB/s."""
-    nvlinks = look.board.nvlinks
-    there = nvlinks and link < nvlinks.count
-    return int(nvlinks.link_bytes_per_second / 1e6) if nvlinks and there else None
+    nvlinks = look.board.nvlinks if has_link(look, link) else None
+    return int(nvlinks.link_bytes_per_second / 1e6) if nvlinks else None
 
 
 def _link_version(look: Look, link: int) -> int | None:
-    nvlinks = look.board.nvlinks
-    return NVLINK_VERSIONS[nvlinks.version] if nvlinks and link < nvlinks.count else None
+    nvlinks = look.board.nvlinks if has_link(look, link) else None
+    return NVLINK_VERSIONS[nvlinks.version] if nvlinks else None
 
 
 def _data_errors(look: Look, _scope: int) -> int | None:
-    return _early_link_errors(look, 0)
+    """Answer for all links: what came through broken was sent again."""
+    nvlinks = look.board.nvlinks
+    return 0 if nvlinks and nvlinks.version < NVLINK_5 else None
 
 
 def _bit_errors(look: Look, link: int, packed: int) -> int | None:
-    return packed if _late_link_errors(look, link) is not None else None
+    errors = _late_link_errors(look, link)
+    return None if errors is None else MANY_BIT_ERRORS if errors else packed
 
 
 def _early_link_errors(look: Look, link: int) -> int | None:
-    """Answer that a link is sound; from NVLink 5 on, the driver counts other errors."""
-    nvlinks = look.board.nvlinks
-    return 0 if nvlinks and link < nvlinks.count and nvlinks.version < NVLINK_5 else None
+    """Answer with the errors of a link; from NVLink 5 on, the driver counts others."""
+    nvlinks = look.board.nvlinks if has_link(look, link) else None
+    return look.ails.link_errors.get(link, 0) if nvlinks and nvlinks.version < NVLINK_5 else None
 
 
 def _late_link_errors(look: Look, link: int) -> int | None:
-    nvlinks = look.board.nvlinks
-    return 0 if nvlinks and link < nvlinks.count and nvlinks.version >= NVLINK_5 else None
+    nvlinks = look.board.nvlinks if has_link(look, link) else None
+    return look.ails.link_errors.get(link, 0) if nvlinks and nvlinks.version >= NVLINK_5 else None
 
 
 # By field, with its scope: the link of a per-link field.
@@ -109,16 +117,16 @@ FIELDS: Mapping[Field, Callable[[Look, int], float | None]] = MappingProxyType(
         Field.ENERGY: lambda look, _: int(1000 * look.moment.energy_joules),
         Field.PCIE_REPLAYS: lambda look, _: pcie_replays(look),
         Field.PCIE_LINK_RECOVERIES: _pcie_errors,
-        Field.PCIE_CORRECTABLE_ERRORS: _bad_slot,
-        Field.PCIE_NAKS_RECEIVED: _bad_slot,
+        Field.PCIE_CORRECTABLE_ERRORS: _packets_sent_again,
+        Field.PCIE_NAKS_RECEIVED: _packets_sent_again,
         Field.PCIE_RECEIVER_ERRORS: _pcie_errors,
         Field.PCIE_BAD_TLPS: _pcie_errors,
-        Field.PCIE_NAKS_SENT: _pcie_errors,
-        Field.PCIE_BAD_DLLPS: _pcie_errors,
-        Field.PCIE_NON_FATAL_ERRORS: _pcie_errors,
-        Field.PCIE_FATAL_ERRORS: _pcie_errors,
-        Field.PCIE_UNSUPPORTED_REQUESTS: _pcie_errors,
-        Field.PCIE_LCRC_ERRORS: _pcie_errors,
+        Field.PCIE_NAKS_SENT: _no_pcie_errors,
+        Field.PCIE_BAD_DLLPS: _no_pcie_errors,
+        Field.PCIE_NON_FATAL_ERRORS: _no_pcie_errors,
+        Field.PCIE_FATAL_ERRORS: _no_pcie_errors,
+        Field.PCIE_UNSUPPORTED_REQUESTS: _no_pcie_errors,
+        Field.PCIE_LCRC_ERRORS: _no_pcie_errors,
         Field.TIME_SW_POWER_CAP: lambda look, _: _nanoseconds(look.moment.power_cap_seconds),
         Field.TIME_THERMAL: lambda look, _: _nanoseconds(look.moment.thermal_seconds),
         Field.TIME_SYNC_BOOST: _never,

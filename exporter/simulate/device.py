@@ -1,45 +1,24 @@
-"""The simulated driver and its devices: the same rules as NVML's, with a scenario for a board."""
+"""A simulated GPU: the same rules as NVML's, with a scenario for a board."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from threading import Event
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from exporter.fields import Field, field_id
 from exporter.sampling import (
-    DeviceGoneError,
-    DriverAbsentError,
-    DriverInfo,
-    Fault,
     FieldRequest,
-    FoundGpu,
     Reader,
-    ReadFailedError,
     Tier,
 )
-from exporter.simulate.ailments import SOUND
+from exporter.simulate import mig
 from exporter.simulate.board import Board
 from exporter.simulate.calls import CALLS
 from exporter.simulate.counters import FIELDS, PROFILING
 from exporter.simulate.look import Look
-from exporter.simulate.planted import NOTHING, Planted
-from exporter.simulate.profiles import PROFILES
-from exporter.simulate.scenario import Trace, scatter
-from exporter.simulate.tenants import TENANTS, SimulatedProcesses
+from exporter.simulate.planted import Planted
 
 MIN_WINDOW_SECONDS = 0.1  # nvml.h: between two GPM samples
-
-# What NVML says of a GPU with this fault.
-_ERRORS: Mapping[Fault, str] = {
-    Fault.LOST: "gpu_is_lost",
-    Fault.RESET_REQUIRED: "reset_required",
-    Fault.NO_PERMISSION: "no_permission",
-    Fault.ERROR: "unknown",
-}
-_GONE = (Fault.LOST, Fault.RESET_REQUIRED)
-_NOT_LISTED = (Fault.NO_PERMISSION, Fault.ERROR)  # nvmlDeviceGetHandleByIndex fails already
 
 _FieldAnswer = Callable[[Look, int], float | None]
 
@@ -77,6 +56,7 @@ class SimulatedDevice:
         self._fields: dict[tuple[Field, int], float | None] | None = None
         self._gpm: dict[int, float | None] | None = None
         self._gpm_before: Look | None = None
+        self._mig_before: dict[int, Look] = {}  # by GPU instance
 
     def now(self) -> float:
         """Return the driver's clock, in seconds."""
@@ -121,6 +101,22 @@ class SimulatedDevice:
             return self._gpm[metric]
         except KeyError:
             raise NotImplementedError(f"no reader declares GPM metric {metric}") from None
+
+    def mig_devices(self) -> list[mig.SimulatedMigDevice]:
+        """Return the MIG devices of the board, or of what was planted: see sampling.Device."""
+        self._check_fault()
+        planted, look = self._planted().mig_slices, self._tick_look()
+        slices = self._board.mig_slices if planted is None else planted
+        return [mig.SimulatedMigDevice(look, part) for part in slices]
+
+    def mig_gpm(self, gpu_instance: int, metrics: Sequence[int]) -> Mapping[int, float]:
+        """Return means since the look before: see sampling.Device."""
+        self._check_fault()
+        look, before = self._tick_look(), self._mig_before.get(gpu_instance)
+        if not self._board.has_gpm:
+            return {}
+        self._mig_before[gpu_instance] = look
+        return {} if before is None else mig.profile(gpu_instance, metrics, look, before)
 
     def _tick_look(self) -> Look:
         if self._look is None:
@@ -169,124 +165,3 @@ def _requests(
         if reader.tier is tier
         for request in reader.fields
     }
-
-
-class SimulatedDriver:
-    """The driver of a simulated node: see sampling.Driver.
-
-    Args:
-        profile: A key of PROFILES. "none" has no driver: `connect` fails.
-        clock: Monotonic seconds; it may run faster than time.
-        start: When the scenario begins, by `clock`; None: now.
-        faults: By index, what befalls a GPU. Read at every question: the caller may change it
-            while the driver is in use. LOST and RESET_REQUIRED strike after `connect`, so that the
-            UUID is known; HUNG blocks every question until `release`.
-        planted: By index, what a GPU answers instead of its board. Read at every question, too.
-
-    Raises:
-        ValueError: there is no such profile.
-    """
-
-    def __init__(
-        self,
-        profile: str,
-        clock: Callable[[], float] = time.monotonic,
-        *,
-        start: float | None = None,
-        faults: Mapping[int, Fault] | None = None,
-        planted: Mapping[int, Planted] | None = None,
-    ) -> None:
-        if profile not in PROFILES:
-            raise ValueError(f'no profile "{profile}"; there are {", ".join(PROFILES)}')
-        self._name = profile
-        self._profile = PROFILES[profile]
-        self._tenants = TENANTS.get(profile, ())
-        # Here, not in `open`: that one has the deadline of a reading.
-        self._traces = tuple(Trace(board, gpu) for gpu, board in enumerate(self._profile.boards))
-        self._clock = clock
-        self._start = clock() if start is None else start
-        self._faults = {} if faults is None else faults
-        self._planted = {} if planted is None else planted
-        self._released = Event()
-
-    def connect(self) -> tuple[DriverInfo, tuple[FoundGpu, ...]]:
-        """List the profile's GPUs.
-
-        Raises:
-            DriverAbsentError: the profile is "none".
-        """
-        if not self._profile.boards:
-            raise DriverAbsentError("simulated: no NVIDIA driver; simulate another profile")
-        info = DriverInfo(
-            self._profile.driver_version, self._profile.nvml_version, self._profile.cuda_version
-        )
-        return info, tuple(self._found(gpu) for gpu in range(len(self._profile.boards)))
-
-    def open(
-        self, gpu: FoundGpu, readers: tuple[Reader[Any], ...], max_gap_seconds: float
-    ) -> SimulatedDevice:
-        """Open a GPU of the list: see sampling.Driver."""
-        if self._faults.get(gpu.index) is not Fault.HUNG:  # a handle can still be had
-            self._check_fault(gpu.index)
-        board, bus_id = self._profile.boards[gpu.index], self._profile.bus_ids[gpu.index]
-        uuid, trace = self._uuid(gpu.index), self._traces[gpu.index]
-
-        tenants = tuple(tenant for tenant in self._tenants if gpu.index in tenant.gpus)
-
-        def look() -> Look:
-            moment = trace.at(self._seconds())
-            ails = self._profile.ailments.get(gpu.index, SOUND)
-            version = self._profile.driver_version
-            return Look(board, gpu.index, uuid, bus_id, moment, ails, version, tenants)
-
-        return SimulatedDevice(
-            look,
-            board,
-            self._profile.driver_version,
-            readers,
-            max_gap_seconds,
-            self._clock,
-            lambda: self._check_fault(gpu.index),
-            lambda: self._planted.get(gpu.index, NOTHING),
-        )
-
-    def abandon(self) -> None:
-        """Do nothing: a hung question of one GPU holds nothing that others need."""
-
-    def release(self) -> None:
-        """Let every hung question go on, now and from now on."""
-        self._released.set()
-
-    def pci_gpus(self) -> int:
-        """Count the profile's GPUs: a GPU with a fault is still in its slot."""
-        return len(self._profile.boards)
-
-    def processes(self, began_at: float) -> SimulatedProcesses:
-        """Return the node's processes; the scenario began at this time since the epoch."""
-        return SimulatedProcesses(self._tenants, self._seconds, began_at)
-
-    def _seconds(self) -> float:
-        return self._clock() - self._start
-
-    def _found(self, gpu: int) -> FoundGpu:
-        fault = self._faults.get(gpu)
-        if fault in _NOT_LISTED:
-            return FoundGpu(gpu, "", fault)
-        return FoundGpu(gpu, self._uuid(gpu))
-
-    def _uuid(self, gpu: int) -> str:
-        """Return 128 bits in NVML's notation, always the same for a GPU of a profile."""
-        words = (scatter(f"uuid/{self._name}/{gpu}/{word}") for word in range(4))
-        d = "".join(f"{word:08x}" for word in words)
-        return f"GPU-{d[:8]}-{d[8:12]}-{d[12:16]}-{d[16:20]}-{d[20:]}"
-
-    def _check_fault(self, gpu: int) -> None:
-        fault = self._faults.get(gpu)
-        if fault is None:
-            return
-        if fault is Fault.HUNG:
-            self._released.wait()
-        elif fault in _GONE:
-            raise DeviceGoneError(_ERRORS[fault], fault)
-        else:
-            raise ReadFailedError(_ERRORS[fault])

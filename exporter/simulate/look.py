@@ -13,7 +13,7 @@ from exporter.simulate.tenants import Tenant
 PCIE_LANE_BYTES_PER_SECOND = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9}
 PCIE_TRANSMIT_SHARE = 0.35  # of what the GPU receives: answers are shorter than prompts
 REPLAY_GPU, REPLAY_SECONDS = 6, 240.0  # one GPU sits in a bad slot
-LINK_ACTIVE = 1
+LINK_INACTIVE, LINK_ACTIVE = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,14 @@ def pcie_replays(look: Look) -> int:
     return int(look.moment.seconds // REPLAY_SECONDS) if look.gpu == REPLAY_GPU else 0
 
 
+def has_link(look: Look, link: int) -> bool:
+    """Return whether the GPU has this NVLink, and it is up."""
+    nvlinks = look.board.nvlinks
+    return nvlinks is not None and link < nvlinks.count and link not in look.ails.links_down
+
+
 def link_state(look: Look, link: int) -> int | None:
     """Return the state of an NVLink (field 165)."""
-    nvlinks = look.board.nvlinks
-    return LINK_ACTIVE if nvlinks and link < nvlinks.count else None
+    if link in look.ails.links_down:
+        return LINK_INACTIVE
+    return LINK_ACTIVE if has_link(look, link) else None

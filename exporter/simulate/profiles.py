@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from exporter.simulate.ailments import Ailments
-from exporter.simulate.board import Board
+from exporter.simulate.board import Board, MigSlice
 from exporter.simulate.boards import A100, B200, GB10, H100, L40S, MIG, RTX_4090, T4
 
 
@@ -23,11 +23,18 @@ class Profile:
     ailments: Mapping[int, Ailments] = field(default_factory=dict)
 
 
+def with_mig(board: Board) -> Board:
+    """Return a board with MIG on, and three MIG devices at sparse numbers."""
+    return replace(board, nvlinks=None, mig=True, mig_slices=_SLICES, refuses=board.refuses | MIG)
+
+
+_SLICES = (MigSlice(1, 3), MigSlice(5, 2), MigSlice(13, 1))
 _BUSES = ("1B", "43", "52", "61", "9D", "C3", "D1", "DF")  # of a DGX H100
 _BUS_IDS = tuple(f"00000000:{bus}:00.0" for bus in _BUSES)
 
-# GPU 1 lost a row of memory and needs a reset; GPU 2 has no spare rows left; GPU 4 has weak SRAM;
-# GPU 5 is not on the fabric, GPU 6 is on a slow one; GPU 7 was left in modes that nobody wants.
+# GPU 1 lost a row of memory and needs a reset; GPU 2 has no spare rows left; GPU 3 has a bad
+# NVLink, one that is down, and half of its PCIe lanes; GPU 4 has weak SRAM; GPU 5 is not on the
+# fabric, GPU 6 is on a slow one; GPU 7 was left in modes that nobody wants.
 _TROUBLES: Mapping[int, Ailments] = MappingProxyType(
     {
         1: Ailments(
@@ -45,6 +52,7 @@ _TROUBLES: Mapping[int, Ailments] = MappingProxyType(
             rows_uncorrectable=8,
             row_remap_failure=True,
         ),
+        3: Ailments(links_down=frozenset({5}), link_errors={9: 71}, pcie_lanes=8, pcie_errors=340),
         4: Ailments(
             sram_corrected=31,
             sram_uncorrected=4,
@@ -68,8 +76,11 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             "550.163.01",
             "12.550.163.01",
             "12.4",
-            (replace(A100, nvlinks=None, mig=True, refuses=A100.refuses | MIG), A100),
+            (with_mig(A100), A100),
             _BUS_IDS[:2],
+        ),
+        "h100-mig": Profile(
+            "580.95.05", "13.580.95.05", "13.0", (with_mig(H100), H100), _BUS_IDS[:2]
         ),
         "l40s": Profile("570.172.08", "12.570.172.08", "12.8", (L40S,) * 4, _BUS_IDS[:4]),
         "t4": Profile("535.261.03", "12.535.261.03", "12.2", (T4,), _BUS_IDS[:1]),
