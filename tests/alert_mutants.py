@@ -11,7 +11,7 @@ from typing import Any
 
 from alert_rules import Case, Rule, cases, promtool, recordings, write_cases, write_rules
 from alert_variants import in_a_fleet
-from promql import COMPARISONS, SETS, grouped, matchers, tokens
+from promql import grouped, matchers, tokens
 
 _FLIPS = {
     "==": ("!=",),
@@ -72,8 +72,8 @@ def _edits(expr: str) -> Iterator[tuple[int, int, str]]:
             continue
         if token.kind == "number":
             value = float(token.text)
-            for other in (value * 1.5, value * 0.5) if value else (2.0, -1.0):
-                yield token.start, token.end, f"{other:g}"
+            for near in (value * 1.5, value * 0.5) if value else (2.0, -1.0):
+                yield token.start, token.end, f"{near:g}"
         for other in _FLIPS.get(token.text, ()):
             yield token.start, token.end, other
         if token.text in _OTHER_SET:
@@ -153,13 +153,11 @@ def _renamed(mutant: Mutant, suffix: str) -> Iterator[Rule]:
     """Yield a mutant's rules; what is changed, and what stands on it, has names of its own."""
     own: set[str] = set()
     for rule in mutant.program:
-        changed = rule.is_alert or rule.name == mutant.changed
-        if changed or any(name in rule.expr for name in own):
-            own.add(rule.name)
-    for rule in mutant.program:
         expr = rule.expr
         for name in own:
             expr = re.sub(rf"{re.escape(name)}(?![\w:])", name + suffix, expr)
+        if rule.is_alert or rule.name == mutant.changed or expr != rule.expr:
+            own.add(rule.name)
         yield replace(rule, name=rule.name + suffix if rule.name in own else rule.name, expr=expr)
 
 

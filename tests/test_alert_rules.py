@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from alert_rules import (
+    ALERTS,
     RULE_FILES,
     TEST_FILES,
     alert_names,
@@ -30,9 +31,24 @@ MINUTES = 12  # longer than any `for` that a page of one instant can pass
 _SERIES = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 
 # What the known machines are paged for; all else stays silent over them.
+FULL = {"GpuMemoryHigh"}
+HOT = {"GpuTemperatureNearSlowdown"}
 FIRING = {
-    "a100-mig": {"GpuMemoryHigh"},
-    "b200x8": {"GpuMemoryHigh", "GpuSustainedLoad"},
+    "none": set(),
+    "gb10": set(),
+    "a100-mig": FULL,
+    "b200x8": FULL,
+    "geforce": FULL,
+    "t4": FULL,
+    "l40s": FULL | HOT,
+    "h100x8": FULL | HOT | {"GpuMemoryTemperatureNearLimit"},
+    "h100x8-one-forbidden": FULL | {"GpuForbidden"},
+    "h100x8-one-hung": FULL | {"GpuHung"},
+    "h100x8-one-lost": FULL | {"GpuLost"},
+    "b200x8-sick": FULL
+    | {"GpuRecoveryActionNeeded", "GpuEccUncorrected", "GpuEccSramThresholdExceeded"}
+    | {"GpuRowRemapFailure", "GpuRowRemapPending"}
+    | {"GpuFabricManagerUnhealthy", "GpuFabricUnhealthy"},
 }
 
 
@@ -91,7 +107,7 @@ def test_notation_of_series_is_read_as_promtool_reads_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("machine", sorted(path.stem for path in GOLDEN.glob("*.prom")))
+@pytest.mark.parametrize("machine", FIRING)
 def test_known_machines_raise_what_is_wrong_with_them(machine: str, tmp_path: Path) -> None:
     """A page that stands still fires the alerts that it deserves, and no other."""
     page = (GOLDEN / f"{machine}.prom").read_text()
@@ -103,7 +119,7 @@ def test_known_machines_raise_what_is_wrong_with_them(machine: str, tmp_path: Pa
         for name, labels, value in _SERIES.findall(page)
     ]
     up = {"series": 'up{job="gpu-node", instance="n"}', "values": f"1x{MINUTES * 2}"}
-    expected = sorted(FIRING.get(machine, set()) | {"Watchdog"})
+    expected = sorted(FIRING[machine] | {"Watchdog"})
     case = {
         "interval": "30s",
         "input_series": [*series, up],
@@ -124,5 +140,41 @@ def test_known_machines_raise_what_is_wrong_with_them(machine: str, tmp_path: Pa
     assert code == 0, said
 
 
-def test_annotations_are_rendered() -> None:
-    """Values, labels and links of a fired alert read as they should."""
+def test_annotations_read_as_they_should(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """Summary and description of each alert, fired by its unit test: --update writes them anew."""
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(lambda path: rendered(path.name, tmp_path / path.name), TEST_FILES)
+        texts = {name: text for file in found for name, text in file.items()}
+    assert sorted(texts) == sorted(alert.name for alert in alerts())
+    text = "\n".join(f"{name}: {texts[name]}\n" for name in sorted(texts))
+    golden = GOLDEN / "alerts.txt"
+    if pytestconfig.getoption("update"):
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+def rendered(file: str, case_file: Path) -> dict[str, str]:
+    """Return the annotations with which the alerts of a file of unit tests fire first."""
+    asked = []
+    for case in (case for case in cases() if case.file == file):
+        fired = next(
+            test["eval_time"]
+            for test in case.document["promql_expr_test"]
+            if 'state="firing"' in str(test["exp_samples"])
+        )
+        silence = {"alertname": case.alert, "eval_time": fired, "exp_alerts": []}
+        kept = {"interval", "input_series"} & case.document.keys()
+        document = {key: case.document[key] for key in kept}
+        asked.append({**document, "alert_rule_test": [silence]})
+        head = [str(ALERTS / name) for name in case.rule_files], case.evaluation
+    case_file.write_text(
+        json.dumps({"rule_files": head[0], "evaluation_interval": head[1], "tests": asked})
+    )
+    _, said = promtool("test", "rules", case_file)
+    assert "<error" not in said
+    assert "<no value>" not in said
+    of_each = r'alertname: (\w+), .*?description="(.*?)", runbook_url=.*?, summary="(.*?)"\}'
+    return {
+        name: f"{summary}\n{description}"
+        for name, description, summary in re.findall(of_each, said, re.DOTALL)
+    }
