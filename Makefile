@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 PREPARE := $(PYTHON) scripts/prepare.py
 
-.PHONY: help demo run setup test lint bench docs constraints clean
+.PHONY: help demo run setup test lint bench docs packages constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -21,7 +21,7 @@ run: ## the daemon on this machine's GPUs (ARGS="--config.file=...")
 	@exec $(BIN)/gpu-node-exporter $(ARGS)
 
 setup: ## install what the tests need, and run none
-	@$(PREPARE) dev compiler programs systemd
+	@$(PREPARE) dev packages compiler programs systemd
 
 test: setup ## every test, after installing what they need (ARGS="-k web")
 	@$(BIN)/pytest $(ARGS)
@@ -42,11 +42,16 @@ docs: ## write docs/metrics.md anew
 	@$(BIN)/gpu-node-exporter metrics > docs/metrics.md.new
 	@mv docs/metrics.md.new docs/metrics.md
 
+packages: ## build sdist, wheel, .deb and .rpm into dist/
+	@$(PREPARE) packages
+	@$(BIN)/python scripts/packages.py $(ARGS)
+
 # One resolution for every Python from 3.10 on: markers tell where a version differs.
 constraints: ## pin the newest versions that pyproject.toml allows
 	@$(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet uv
 	@echo setuptools | .cache/uv/bin/uv pip compile --quiet --upgrade --universal --no-annotate \
-		--python-version 3.10 --extra dev --extra bench --custom-compile-command 'make constraints' \
+		--python-version 3.10 --extra dev --extra bench --extra packages \
+		--custom-compile-command 'make constraints' \
 		--output-file constraints.txt pyproject.toml -
 
 clean: ## remove all that these targets made

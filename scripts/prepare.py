@@ -1,12 +1,13 @@
 # noqa: INP001  a script, in no package
 """Installs what a target of the Makefile needs, and nothing where it is there already.
 
-    prepare.py [run | dev | bench | compiler | programs | systemd]...
+    prepare.py [run | dev | bench | packages | compiler | programs | systemd]...
 
-run, dev, bench: `.venv` with the package, with the tools of the tests, with the bench's peers.
+run, dev, bench, packages: `.venv` with the package, with the tools of the tests, with the bench's
+peers, with what builds packages.
 compiler: a C compiler with the C library's headers. programs: Debian's Prometheus and its kin,
 unpacked into `.cache/debian` rather than installed, because their packages would start services.
-systemd: its checker of units, and what boots a container of it.
+systemd: its checker of units, what boots a container of it, and rpm.
 
 Only the standard library, and no syntax that an old Python cannot read: it shall reach the line
 that tells it so.
@@ -33,12 +34,18 @@ if sys.version_info < (3, 10):  # noqa: UP036  an outdated Python is the one tha
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 DEBIAN = ROOT / ".cache" / "debian"
-EXTRAS = {"run": "", "dev": "[dev]", "bench": "[dev,bench]"}
+EXTRAS = {
+    "run": "",
+    "dev": "[dev]",
+    "bench": "[dev,bench]",
+    "packages": "[packages]",
+}
 COMPILER_PACKAGES = ["gcc", "libc6-dev"]
 SYSTEMD_PACKAGES = {
     "systemd-analyze": "systemd",
     "systemd-nspawn": "systemd-container",
     "dbus-daemon": "dbus",
+    "rpm": "rpm",
 }
 PROGRAM_PACKAGES = ["prometheus", "prometheus-alertmanager", "prometheus-node-exporter"]
 PROGRAMS = ["amtool", "promtool", *PROGRAM_PACKAGES]

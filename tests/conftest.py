@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from fake_nvml import FakeNvml, build
 from nvml_loaded import Node, loaded
+from packaged import Packages
+from packaged import build as build_packages
 from scripted import Clock
 
 from exporter.device import NvmlDevice
@@ -34,6 +36,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def fake_library() -> Path:
     """Build the fake driver library, once for each content of its sources; give its folder."""
     return build(CACHE / "fakenvml")
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
+    """Build every package once."""
+    return build_packages(tmp_path_factory.mktemp("packages"), tmp_path_factory.mktemp("next"))
 
 
 @pytest.fixture

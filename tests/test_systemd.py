@@ -356,7 +356,11 @@ def test_a_socket_of_no_use_is_refused_in_one_line() -> None:
     reader, writer = os.pipe()
     closed = os.dup(reader)
     os.close(closed)
-    numbers = [pair[0].detach(), unbound.detach(), datagrams.detach(), reader, closed]
+    local = socket.socket(socket.AF_UNIX)
+    local.bind(f"\0gpu-node-exporter-test-{os.getpid()}")
+    local.listen()
+    numbers = [pair[0].detach(), local.detach(), unbound.detach(), datagrams.detach()]
+    numbers += [reader, closed]
     for number in numbers:
         with pytest.raises(ListenError, match=rf"descriptor {number}\b.*ListenStream=") as bad:
             adopt(number)
