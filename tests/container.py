@@ -127,7 +127,7 @@ def booted(folder: Path, shared: Mapping[Path, str]) -> Iterator[Container]:
             [
                 *("sh", "-c", f'{enter} exec "$@"', "sh"),
                 *("unshare", "--mount", "--propagation=private"),
-                *("setpriv", "--pdeathsig=KILL"),
+                *("setpriv", "--pdeathsig=TERM"),
                 *("sh", "-c", BOOT, "sh", str(folder / "root"), f"--machine=test-{os.getpid()}"),
                 *binds,
             ],
