@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apscheduler.executors.debug import DebugExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -31,16 +32,21 @@ from exporter.poll import Poller
 from exporter.processes_view import Limits
 from exporter.recorder.flight import Recorder, settings
 from exporter.rules import Engine
-from exporter.sampling import DriverGoneError
+from exporter.sampling import Driver, DriverGoneError
 from exporter.scaleout.clock import system_clock
 from exporter.scaleout.service import Scaleout
 from exporter.snapshot import Process, Reload
 from exporter.supervision import Supervision
 from exporter.web import Web
+from exporter.xid import Journal, Kmsg, Monitor, Opener, Store
+
+if TYPE_CHECKING:
+    from exporter.simulate import PlantedXid  # real nodes never need it
 
 log = logging.getLogger(__name__)
 
 GUARD_SECONDS = 5.0
+DEV_KMSG = Path("/dev/kmsg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,8 @@ class Options:
     telemetry_path: str
     storage_path: Path  # of recordings and requests
     simulate: str | None  # a profile's name
+    simulated_xids: tuple[PlantedXid, ...]
+    kmsg_path: Path | None  # None: where the kernel has it, or the journal
     collectors: Mapping[str, bool]  # stronger than the config file's
 
 
@@ -82,13 +90,18 @@ class Daemon:
             plan.fast_seconds,
             self._scaleout.restored,
         )
+        found = sources(options.simulate, process_reader(), options.simulated_xids)
+        self._xids = _xid_monitor(options, found.driver, clock.boot)
+        self._xids.switch(on=self._has_xids(config))
         self._poller = Poller(
-            sources(options.simulate, process_reader()),
+            found,
             plan,
             groups,
             Reload(successful=True, success_timestamp_seconds=time.time()),
         )
-        self._pipeline = Pipeline(self._poller, self._engine, self._recorder, self._scaleout)
+        self._pipeline = Pipeline(
+            self._poller, self._engine, self._recorder, self._scaleout, self._xids
+        )
         self._web = Web(lambda: self._pipeline.latest, self.reload, options.telemetry_path)
         self._doors = Doors(self._recorder, self._scaleout, clock)
         self._supervision = Supervision(lambda: self._pipeline.latest)
@@ -129,6 +142,7 @@ class Daemon:
         self._supervision.stopping()
         guard.cancel()
         await self._server.stop()
+        self._xids.stop()
         self._recorder.close()
         self._scaleout.stop()
         return self._exit_code
@@ -161,6 +175,7 @@ class Daemon:
     def _apply(self, config: Config) -> None:
         plan, groups = self._plans(config)
         self._poller.replan(plan, groups)
+        self._xids.switch(on=self._has_xids(config))
         self._recorder.configure(settings(config))
         self._pipeline.tell(
             self._engine.replace(
@@ -212,11 +227,17 @@ class Daemon:
         path = self._options.config_file
         return Config() if path is None else load(path, COLLECTORS, RULE_METRICS)
 
+    def _off(self, config: Config) -> set[str]:
+        """Return the collectors that are switched off, by config and command line."""
+        switches = {**config.collectors, **self._options.collectors}
+        return {name for name, on in switches.items() if not on}
+
+    def _has_xids(self, config: Config) -> bool:
+        return "xid" not in self._off(config)
+
     def _plans(self, config: Config) -> tuple[Plan, tuple[Group[Any], ...]]:
         """Return what is read, by config and command line."""
-        off = {
-            name for name, on in {**config.collectors, **self._options.collectors}.items() if not on
-        }
+        off = self._off(config)
         poll = config.poll
         plan = Plan(
             readers=tuple(r for r in GPU_READERS if r is IDENTITY or r.collector not in off),
@@ -228,6 +249,16 @@ class Daemon:
             limits=Limits(config.processes.max_per_gpu, config.processes.max_workloads),
         )
         return plan, tuple(group for group in host.GROUPS if group.name not in off)
+
+
+def _xid_monitor(options: Options, driver: Driver, boot: str) -> Monitor:
+    """Return what counts XID errors; those of a simulated node are not of this machine's log."""
+    if options.kmsg_path is not None:
+        openers: tuple[Opener, ...] = (partial(Kmsg, options.kmsg_path),)
+    else:
+        openers = () if options.simulate else (partial(Kmsg, DEV_KMSG), Journal)
+    store = None if options.simulate else Store(options.storage_path, boot)
+    return Monitor(driver, openers, store)
 
 
 def process_reader() -> Callable[[], Process | None]:

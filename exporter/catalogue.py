@@ -32,6 +32,7 @@ from exporter.gpu import (
 from exporter.metric import Kind, Metric, MetricVec, Row, unit_of
 from exporter.sampling import Reader
 from exporter.snapshot import Gpu, Host, Snapshot
+from exporter.xid import view as xid_view
 
 T = TypeVar("T")
 
@@ -153,6 +154,8 @@ CATALOGUE: tuple[Table, ...] = (
     Table(GPU_LABELS, processes_on_gpu, processes_view.GPU_METRICS),
     of_processes(lambda p: p.on_host, processes_view.HOST_METRICS),
     of_processes(lambda p: p.workloads, processes_view.WORKLOAD_METRICS),
+    Table(GPU_LABELS, lambda s: [s.xids_of(gpu) for gpu in s.gpus], xid_view.GPU_METRICS),
+    single(lambda s: s.xids, xid_view.METRICS),
     Table(GPU_LABELS, windows, rules_view.WINDOW_METRICS),
     of_host(lambda h: h.memory, host.memory.METRICS),
     of_host(lambda h: h.swap, host.swap.METRICS),
@@ -172,6 +175,7 @@ GPU_READERS: tuple[Reader[Any], ...] = tuple(t.reader for t in CATALOGUE if t.re
 # What can be switched off. Identity stays: every join needs it.
 COLLECTORS: tuple[str, ...] = (
     *dict.fromkeys(r.collector for r in GPU_READERS if r.collector != identity.READER.collector),
+    "xid",
     *(group.name for group in host.GROUPS),
 )
 

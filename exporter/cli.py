@@ -10,12 +10,16 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporter import logs, systemd
 from exporter.catalogue import COLLECTORS, RULE_METRICS, reference
 from exporter.config import ConfigError, load
 from exporter.flags import DEFAULT_ADDRESS, USAGE, Parser, run_parser
 from exporter.httpd import ListenError, parse_address
+
+if TYPE_CHECKING:
+    from exporter.simulate import PlantedXid  # real nodes never need it
 
 TELEMETRY_PATH = re.compile(r"(?!/-/|/api/)(/[\w.~-]+)+", re.ASCII)
 OK, BAD = 0, 1
@@ -51,8 +55,22 @@ def _serve(arguments: Sequence[str]) -> int:
             f'--web.telemetry-path: "{flags.telemetry_path}" is no path like /metrics; '
             "/-/ and /api/ are the daemon's own"
         )
+    if flags.simulate is not None:
+        flags.simulated_xids = _simulated_xids(flags, parser)
+    elif flags.simulated_xids:
+        parser.error("--simulate.xid: only simulated GPUs can be given errors; add --simulate")
     logs.configure(flags.log_level, flags.log_format)
     return _daemon(flags, addresses, descriptors)
+
+
+def _simulated_xids(flags: argparse.Namespace, parser: Parser) -> list[PlantedXid]:
+    from exporter.simulate import PROFILES, planted_xid  # noqa: PLC0415  real nodes never need it
+
+    try:
+        gpus = len(PROFILES[flags.simulate].boards)
+        return [planted_xid(text, gpus) for text in flags.simulated_xids]
+    except ValueError as bad:
+        parser.error(f"--simulate.xid: {bad}")
 
 
 def _daemon(
@@ -69,6 +87,8 @@ def _daemon(
         telemetry_path=flags.telemetry_path,
         storage_path=flags.storage_path,
         simulate=flags.simulate,
+        simulated_xids=tuple(flags.simulated_xids),
+        kmsg_path=flags.kmsg_path,
         collectors={name: on for name, on in given.items() if on is not None},
     )
 

@@ -65,6 +65,21 @@ def run_parser(commands: tuple[str, ...]) -> Parser:
     add_storage(parser)
     add_simulate(parser)
     parser.add_argument(
+        "--simulate.xid",
+        dest="simulated_xids",
+        action="append",
+        default=[],
+        metavar="SECONDS:GPU:XID",
+        help="let a simulated GPU have an XID error so long after the start; may be repeated",
+    )
+    parser.add_argument(
+        "--path.kmsg",
+        dest="kmsg_path",
+        type=Path,
+        metavar="FILE",
+        help="the kernel log (default: /dev/kmsg; the journal, where that cannot be read)",
+    )
+    parser.add_argument(
         "--log.level", dest="log_level", default="info", choices=logs.LEVELS, help="(default: info)"
     )
     parser.add_argument(

@@ -10,6 +10,7 @@ import pynvml
 
 from exporter.batches import GpmSamples, SerialCalls
 from exporter.device import NvmlDevice
+from exporter.nvml_events import NvmlXidWatch
 from exporter.returns import NO_PERMISSION, NOTHING_YET, error_name, raise_for
 from exporter.sampling import (
     DeviceGoneError,
@@ -75,6 +76,10 @@ class NvmlDriver:
     def abandon(self) -> None:
         """Free the turn that a hung call holds."""
         self._serial.abandon()
+
+    def watch_xids(self) -> NvmlXidWatch:
+        """Create an event set: see sampling.Driver."""
+        return NvmlXidWatch()
 
     def pci_gpus(self) -> int | None:
         """Count display and 3D controllers by NVIDIA in /sys/bus/pci/devices."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter import __version__
 from exporter.board import Plan
@@ -17,17 +17,27 @@ from exporter.sampling import Reader
 from exporter.snapshot import Build, Process, Reload, Snapshot
 from exporter.users import Users
 
+if TYPE_CHECKING:
+    from exporter.simulate import PlantedXid  # real nodes never need it
+
 DEADLINE_SECONDS = 5.0
 
 
-def sources(simulate: str | None, process: Callable[[], Process | None]) -> Sources:
-    """Return where readings come from: NVIDIA's driver, or the simulated node of a profile."""
+def sources(
+    simulate: str | None,
+    process: Callable[[], Process | None],
+    xids: Sequence[PlantedXid] = (),
+) -> Sources:
+    """Return where readings come from: NVIDIA's driver, or the simulated node of a profile.
+
+    `xids` are errors that the simulated GPUs will have.
+    """
     build = Build(__version__, platform.python_version(), simulate is not None)
     if simulate is None:
         return Sources(NvmlDriver(), build, process, processes=Processes(Users().name))
     from exporter.simulate import SimulatedDriver  # noqa: PLC0415  real nodes never need it
 
-    driver = SimulatedDriver(simulate)
+    driver = SimulatedDriver(simulate, xids=xids)
     return Sources(driver, build, process, processes=driver.processes(time.time()))
 
 

@@ -16,8 +16,11 @@ from exporter.sampling import DriverGoneError
 from exporter.scaleout.model import EventKind, RuleEvent
 from exporter.scaleout.service import Scaleout
 from exporter.snapshot import Snapshot
+from exporter.xid import Monitor, SeenGpu
 
 log = logging.getLogger(__name__)
+
+SICK_SECONDS = 900.0  # after a critical XID
 
 
 class Pipeline:
@@ -32,6 +35,7 @@ class Pipeline:
         engine: Engine,
         recorder: Recorder,
         scaleout: Scaleout,
+        xids: Monitor,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.latest: Snapshot | None = None
@@ -39,6 +43,7 @@ class Pipeline:
         self._engine = engine
         self._recorder = recorder
         self._scaleout = scaleout
+        self._xids = xids
         self._wall = wall
 
     def tick(self) -> None:
@@ -53,13 +58,14 @@ class Pipeline:
             self.latest = self._poller.latest
             raise
         wall = self._wall()
+        with contained("XID errors"):
+            snapshot = replace(snapshot, xids=self._xids.observe(_seen(snapshot)))
         events: tuple[RuleEvent, ...] = ()
         with contained("rules"):
             events = self._engine.observe(snapshot, wall)
         with contained("recorder"):
             self._recorder.add(snapshot, wall)
-        sick = {gpu.uuid for gpu in snapshot.gpus if gpu.fault}
-        self.tell(events, sick)
+        self.tell(events, _sick(snapshot, wall))
         self.latest = replace(
             snapshot,
             rules=self._engine.view,
@@ -68,7 +74,7 @@ class Pipeline:
         )
 
     def tell(self, events: Iterable[RuleEvent], sick: Collection[str] = ()) -> None:
-        """Hand on what rules tell; `sick` are UUIDs of GPUs with a fault. Between ticks only."""
+        """Hand on what rules tell; `sick` are UUIDs of GPUs that are. Between ticks only."""
         with contained("scale-out"):
             self._scaleout.tick(self._engine.firing)
         for event in events:
@@ -77,6 +83,19 @@ class Pipeline:
                 self._recorder.on_event(event)
             with contained("scale-out"):
                 self._scaleout.decide(event, self._wall(), sick=sick)
+
+
+def _seen(snapshot: Snapshot) -> list[SeenGpu]:
+    return [
+        SeenGpu(g.index, g.uuid, g.identity.pci_bus_id if g.identity else "", g.fault)
+        for g in snapshot.gpus
+    ]
+
+
+def _sick(snapshot: Snapshot, wall: float) -> set[str]:
+    """Return UUIDs of GPUs whose load says nothing: they have a fault, or had one just now."""
+    sick = {gpu.uuid for gpu in snapshot.gpus if gpu.fault}
+    return sick | (snapshot.xids.critical_since(wall - SICK_SECONDS) if snapshot.xids else set())
 
 
 def _log(event: RuleEvent) -> None:

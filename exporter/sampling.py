@@ -196,6 +196,25 @@ class OpenDevice(Device, Protocol):
         """Start a tick: batches of the tick before are forgotten."""
 
 
+class XidWatch(Protocol):
+    """XID errors as the driver tells them at once. Belongs to one thread."""
+
+    def add(self, gpu: FoundGpu) -> bool:
+        """Tell of this GPU too, from now on; return False where the board or driver cannot.
+
+        Raises as Device.ask does.
+        """
+
+    def wait(self, seconds: float) -> tuple[str, int] | None:
+        """Return UUID and number of the next error, or None: none came in that time.
+
+        Raises as Device.ask does.
+        """
+
+    def close(self) -> None:
+        """Tell no more."""
+
+
 class Driver(Protocol):
     """The driver of a node: NVML, or a simulation of it."""
 
@@ -213,6 +232,9 @@ class Driver(Protocol):
 
     def abandon(self) -> None:
         """A call did not return: whatever it holds must not stop the others."""
+
+    def watch_xids(self) -> XidWatch:
+        """Begin to watch for XID errors, once connected. Raises as Device.ask does."""
 
     def pci_gpus(self) -> int | None:
         """Return how many NVIDIA GPUs the PCI bus shows, or None where that cannot be seen."""

@@ -36,6 +36,7 @@ from exporter.recorder_view import RecorderView
 from exporter.rules_view import RulesView
 from exporter.sampling import DriverInfo, Fault
 from exporter.scaleout_view import ScaleoutView
+from exporter.xid.view import GpuXids, XidView
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,11 @@ class Snapshot:
     rules: RulesView | None = None
     recorder: RecorderView | None = None
     scaleout: ScaleoutView | None = None
+    xids: XidView | None = None
+
+    def xids_of(self, gpu: Gpu) -> GpuXids | None:
+        """Return a GPU's XID errors: they stay when its readings are gone."""
+        return self.xids.gpus.get(gpu.uuid) if self.xids else None
 
     @property
     def is_stale(self) -> bool:

@@ -14,7 +14,9 @@ from exporter.sampling import (
     FoundGpu,
     MigDevice,
     Reader,
+    ReadFailedError,
     Tier,
+    XidWatch,
 )
 
 GIB = 1 << 30
@@ -123,6 +125,10 @@ class ScriptedDriver:
 
     def abandon(self) -> None:
         """Hold nothing."""
+
+    def watch_xids(self) -> XidWatch:
+        """Tell of no XID errors."""
+        raise ReadFailedError("not_supported")
 
     def pci_gpus(self) -> int | None:
         """Return as many as there are."""

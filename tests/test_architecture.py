@@ -17,6 +17,7 @@ OWNERS = {
     "pynvml": {
         *(
             "nvml.py",
+            "nvml_events.py",
             "device.py",
             "partitions.py",
             "batches.py",

@@ -65,6 +65,10 @@ gpu_persistence_mode gpu_compute_mode{mode} gpu_mig_mode{kind}
 gpu_confidential_compute_enabled gpu_confidential_compute_ready
 gpu_confidential_compute_devtools_enabled gpu_vgpu_licensed{product}
 gpu_memory_protected_total_bytes gpu_memory_protected_used_bytes gpu_memory_protected_free_bytes
+gpu_xid_errors_total{xid} gpu_xid_last_timestamp_seconds{xid,mnemonic,class,action}
+gpu_xid_unlisted_errors_total{pci_bus_id,xid}
+gpu_xid_unlisted_last_timestamp_seconds{pci_bus_id,xid,mnemonic,class,action}
+gpu_exporter_xid_source_up{source} gpu_exporter_xid_events_total{source,result}
 host_memory_total_bytes host_memory_available_bytes host_memory_used_bytes
 host_memory_free_bytes host_memory_cached_bytes host_memory_used_ratio
 host_swap_total_bytes host_swap_used_bytes host_swap_free_bytes
@@ -126,6 +130,7 @@ def test_every_gpu_series_has_gpu_and_uuid_and_nothing_else_has() -> None:
         of_node = metric.name in {"gpu_driver_info", "gpu_devices"}
         # A process or workload that uses several GPUs has one RSS, one user, one sum.
         of_node |= metric.name in ON_HOST or metric.name.startswith("gpu_workload_")
+        of_node |= metric.name.startswith("gpu_xid_unlisted_")
         ours = metric.name.startswith(("gpu_exporter_", "gpu_rule_", "gpu_recorder_"))
         is_gpu = metric.name.startswith("gpu_") and not ours
         assert expected == (is_gpu and not of_node), metric.name
@@ -183,6 +188,7 @@ def test_collectors_that_can_be_switched() -> None:
         "confidential",
         "vgpu",
         "processes",
+        "xid",
         "host_memory",
         "host_swap",
         "host_pressure",

@@ -55,7 +55,7 @@ def judge(case: Case, limits: Limits, pause: Pause | None) -> tuple[str, str]:
     if case.event.kind is EventKind.RESOLVED:
         why = _why_unsaid(case, limits)
     else:
-        why = "every GPU of it has a fault" if case.is_sick else ""
+        why = "every GPU of it has a fault, or had a critical XID" if case.is_sick else ""
     if why:
         return "ignored", why
     if pause is not None and pause.until > case.now:

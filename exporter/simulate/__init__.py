@@ -3,5 +3,6 @@
 from exporter.simulate.driver import SimulatedDriver
 from exporter.simulate.planted import Planted
 from exporter.simulate.profiles import PROFILES
+from exporter.simulate.xids import PlantedXid, planted_xid
 
-__all__ = ["PROFILES", "Planted", "SimulatedDriver"]
+__all__ = ["PROFILES", "Planted", "PlantedXid", "SimulatedDriver", "planted_xid"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event
 from typing import Any
 
@@ -23,6 +23,7 @@ from exporter.simulate.planted import NOTHING, Planted
 from exporter.simulate.profiles import PROFILES
 from exporter.simulate.scenario import Trace, scatter
 from exporter.simulate.tenants import TENANTS, SimulatedProcesses
+from exporter.simulate.xids import PlantedXid, SimulatedXidWatch
 
 # What NVML says of a GPU with this fault.
 _ERRORS: Mapping[Fault, str] = {
@@ -46,6 +47,7 @@ class SimulatedDriver:
             while the driver is in use. LOST and RESET_REQUIRED strike after `connect`, so that the
             UUID is known; HUNG blocks every question until `release`.
         planted: By index, what a GPU answers instead of its board. Read at every question, too.
+        xids: XID errors to come.
 
     Raises:
         ValueError: there is no such profile.
@@ -59,6 +61,7 @@ class SimulatedDriver:
         start: float | None = None,
         faults: Mapping[int, Fault] | None = None,
         planted: Mapping[int, Planted] | None = None,
+        xids: Sequence[PlantedXid] = (),
     ) -> None:
         if profile not in PROFILES:
             raise ValueError(f'no profile "{profile}"; there are {", ".join(PROFILES)}')
@@ -71,6 +74,7 @@ class SimulatedDriver:
         self._start = clock() if start is None else start
         self._faults = {} if faults is None else faults
         self._planted = {} if planted is None else planted
+        self._xids = xids
         self._released = Event()
 
     def connect(self) -> tuple[DriverInfo, tuple[FoundGpu, ...]]:
@@ -120,6 +124,10 @@ class SimulatedDriver:
     def release(self) -> None:
         """Let every hung question go on, now and from now on."""
         self._released.set()
+
+    def watch_xids(self) -> SimulatedXidWatch:
+        """Tell of the planted XID errors: see sampling.Driver."""
+        return SimulatedXidWatch(self._xids, self._clock, self._start)
 
     def pci_gpus(self) -> int:
         """Count the profile's GPUs: a GPU with a fault is still in its slot."""
