@@ -11,7 +11,10 @@ from fake_nvml import FakeNvml
 
 BRISK = "poll: {fast: 250ms, slow: 1s}\n"
 ENERGY = "gpu_energy_joules_total"  # the fake's counter moves with time: whoever reads it sees that
-OF_A_SICK_GPU = {"gpu_up", "gpu_fault", "gpu_exporter_sample_age_seconds"}
+OF_A_SICK_GPU = {
+    *("gpu_up", "gpu_fault", "gpu_exporter_sample_age_seconds"),
+    *("gpu_xid_errors_total", "gpu_xid_last_timestamp_seconds"),
+}
 FRESH_SECONDS = 2.5
 WATCH_SECONDS = 4.0
 

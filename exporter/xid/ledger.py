@@ -8,6 +8,7 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from enum import Enum
 
+from exporter.facts import facts
 from exporter.xid.line import OFF_THE_BUS
 from exporter.xid.table import xid
 
@@ -139,7 +140,8 @@ class Ledger:
         self._logged[pair] = event.monotonic_seconds
         row = xid(event.xid)
         text = f"XID {row.number} ({row.mnemonic}, {row.action}) on {event.pci_bus_id}, no. {total}"
-        log.warning("%s%.300s", text, f": {event.message}" if event.message else "")
+        about = facts(xid=event.xid, pci_bus_id=event.pci_bus_id)
+        log.warning("%s%.300s", text, f": {event.message}" if event.message else "", extra=about)
 
     def _judge(self, event: Event) -> Result:
         pair, now = (event.pci_bus_id, event.xid), event.monotonic_seconds
