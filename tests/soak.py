@@ -49,7 +49,13 @@ class Soak:
         self._faults: dict[int, Fault] = {}
         self._driver = SimulatedDriver("h100x8", self._clock, faults=self._faults)
         self._poller = Poller(
-            Sources(self._driver, Build("1", "3", simulated=True), lambda: None, self._clock),
+            Sources(
+                self._driver,
+                Build("1", "3", simulated=True),
+                lambda: None,
+                self._clock,
+                self._driver.processes(0.0),
+            ),
             PLAN,
             host.GROUPS,
             Reload(successful=True, success_timestamp_seconds=0),
