@@ -37,10 +37,11 @@ bench: ## measure the budgets beside the peers
 	@$(PREPARE) bench compiler programs
 	@$(BIN)/python bench/run.py $(ARGS)
 
-docs: ## write docs/metrics.md anew
+docs: ## write anew what is generated: docs/metrics.md, the PrometheusRule
 	@$(PREPARE) run
 	@$(BIN)/gpu-node-exporter metrics > docs/metrics.md.new
 	@mv docs/metrics.md.new docs/metrics.md
+	@$(BIN)/python scripts/manifests.py
 
 packages: ## build sdist, wheel, .deb and .rpm into dist/
 	@$(PREPARE) packages

@@ -130,6 +130,14 @@ def test_kustomization_is_whole() -> None:
     assert load(KUBERNETES / config["files"][0], COLLECTORS, RULE_METRICS).external_labels
 
 
+def test_operator_gets_the_alerts_as_they_are() -> None:
+    """The PrometheusRule holds the groups of alerts/, file by file; `make docs` writes it."""
+    files = sorted((EXAMPLES.parents[1] / "alerts").glob("*.rules.yml"))
+    groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
+    assert files
+    assert manifest("prometheusrule.yaml")["spec"]["groups"] == groups
+
+
 def test_service_finds_the_pods() -> None:
     """DaemonSet, Service and ServiceMonitor are tied by labels and the name of a port."""
     daemonset = manifest("daemonset.yaml")["spec"]
