@@ -182,12 +182,28 @@ COLLECTORS: tuple[str, ...] = (
 # No readings, but what is made of them.
 JUDGEMENTS = {"gpu_up", "gpu_sampler_coverage_ratio"}
 
+
+def watched(row: Row[T]) -> Callable[[T], float | None] | None:
+    """Return what a rule sees of a metric: its value, or the highest of a GPU's MIG devices.
+
+    None: it has other labels of its own, and no one value.
+    """
+    if isinstance(row, Metric):
+        return row.value
+    if row.labels != mig.UUID:
+        return None
+    values = row.values
+    return lambda thing: max(
+        (value for value in values(thing).values() if value is not None), default=None
+    )
+
+
 # What a rule may watch: levels with one value a GPU, or one for the host.
 RULE_METRICS: tuple[str, ...] = tuple(
     metric.name
     for table in CATALOGUE
     for metric in table.metrics
-    if isinstance(metric, Metric)
+    if watched(metric) is not None
     and metric.kind is Kind.GAUGE
     and metric.name not in JUDGEMENTS
     and (table.labels == GPU_LABELS or metric.name.startswith("host_"))

@@ -12,11 +12,14 @@ from oracle import meaning
 from scripted import Clock
 from simulated_node import take
 
-from exporter.catalogue import GPU_READERS
+from exporter.catalogue import GPU_READERS, RULE_METRICS
+from exporter.config import Rule
 from exporter.exposition import Page
+from exporter.gpu.memory import Memory
 from exporter.gpu.mig import Instance, Mig
 from exporter.gpu.profiling import PIPES, Profiling
 from exporter.nvml import NvmlDriver
+from exporter.rules.samples import columns
 from exporter.sampling import Tier
 from exporter.simulate import Planted, SimulatedDriver
 from exporter.simulate.board import MigSlice
@@ -363,3 +366,16 @@ def test_a_change_of_the_simulated_node() -> None:
     assert profiles(take(device, (Tier.MIG,), {})["mig"]) == {(0, "7g.80gb")}
     planted[0] = Planted(calls={"nvmlDeviceGetMigMode": [0, 0]})
     assert take(device, (Tier.MIG,), {})["mig"] == Mig({})
+
+
+def test_a_rule_sees_the_highest_of_them() -> None:
+    """A rule on a MIG gauge has one series a GPU, absent where there is no MIG device."""
+    column = columns([Rule("Any", "gpu_mig_memory_used_ratio", above=0.8)])[-1]
+    instances = {
+        f"MIG-{n}": Instance(n, 0, "1g.10gb", Memory(GIB, used), Profiling())
+        for n, used in enumerate((GIB // 2, GIB // 4, None))
+    }
+    assert column.value(Mig(instances)) == 0.5
+    assert column.value(Mig({})) is None
+    assert {"gpu_mig_sm_active_ratio", "gpu_mig_memory_used_ratio"} <= set(RULE_METRICS)
+    assert not {"gpu_mig_info", "gpu_mig_pipe_active_ratio"} & set(RULE_METRICS)

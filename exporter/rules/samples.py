@@ -9,20 +9,19 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
-from exporter.catalogue import CATALOGUE, GPU_LABELS, RULE_METRICS, Table
+from exporter.catalogue import CATALOGUE, GPU_LABELS, RULE_METRICS, Table, watched
 from exporter.config import Rule, ScaleGroup
 from exporter.config.groups import indexes
-from exporter.metric import Metric
 from exporter.snapshot import Gpu, Snapshot
 
 UTILIZATION = "gpu_utilization_ratio"
 
-_TABLES: Mapping[str, tuple[Table, Metric[Any]]] = MappingProxyType(
+_TABLES: Mapping[str, tuple[Table, Callable[[Any], float | None]]] = MappingProxyType(
     {
-        row.name: (table, row)
+        row.name: (table, value)
         for table in CATALOGUE
         for row in table.metrics
-        if isinstance(row, Metric) and row.name in RULE_METRICS
+        if row.name in RULE_METRICS and (value := watched(row)) is not None
     }
 )
 
@@ -158,6 +157,6 @@ def _gpu_tick(gpu: Gpu, values: Mapping[str, float], groups: Groups) -> GpuTick:
 
 
 def _column(name: str) -> Column:
-    table, row = _TABLES[name]
+    table, value = _TABLES[name]
     highest = 1.0 if name.endswith("_ratio") else sys.float_info.max
-    return Column(name, is_per_gpu(name), table.things, row.value, highest)
+    return Column(name, is_per_gpu(name), table.things, value, highest)
