@@ -36,6 +36,7 @@ from exporter.sampling import Driver, DriverGoneError
 from exporter.scaleout.clock import system_clock
 from exporter.scaleout.service import Scaleout
 from exporter.snapshot import Process, Reload
+from exporter.statuspage import Past, StatusPage
 from exporter.supervision import Supervision
 from exporter.web import Web
 from exporter.xid import Journal, Kmsg, Monitor, Opener, Store
@@ -99,10 +100,16 @@ class Daemon:
             groups,
             Reload(successful=True, success_timestamp_seconds=time.time()),
         )
+        self._past = Past(plan.fast_seconds)
         self._pipeline = Pipeline(
-            self._poller, self._engine, self._recorder, self._scaleout, self._xids
+            self._poller, self._engine, self._recorder, self._scaleout, self._xids, self._past
         )
-        self._web = Web(lambda: self._pipeline.latest, self.reload, options.telemetry_path)
+        self._web = Web(
+            lambda: self._pipeline.latest,
+            self.reload,
+            options.telemetry_path,
+            StatusPage(node, options.telemetry_path, self._past),
+        )
         self._doors = Doors(self._recorder, self._scaleout, clock)
         self._supervision = Supervision(lambda: self._pipeline.latest)
         self._server = Server([*self._web.routes(), *self._doors.open(config)])
@@ -177,6 +184,7 @@ class Daemon:
         self._poller.replan(plan, groups)
         self._xids.switch(on=self._has_xids(config))
         self._recorder.configure(settings(config))
+        self._past.configure(plan.fast_seconds)
         self._pipeline.tell(
             self._engine.replace(
                 config.rules, config.scale_groups, config.external_labels, plan.fast_seconds

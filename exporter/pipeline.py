@@ -16,6 +16,7 @@ from exporter.sampling import DriverGoneError
 from exporter.scaleout.model import EventKind, RuleEvent
 from exporter.scaleout.service import Scaleout
 from exporter.snapshot import Snapshot
+from exporter.statuspage import Past
 from exporter.xid import Monitor, SeenGpu
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Pipeline:
         recorder: Recorder,
         scaleout: Scaleout,
         xids: Monitor,
+        past: Past,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.latest: Snapshot | None = None
@@ -44,6 +46,7 @@ class Pipeline:
         self._recorder = recorder
         self._scaleout = scaleout
         self._xids = xids
+        self._past = past
         self._wall = wall
 
     def tick(self) -> None:
@@ -66,12 +69,15 @@ class Pipeline:
         with contained("recorder"):
             self._recorder.add(snapshot, wall)
         self.tell(events, _sick(snapshot, wall))
-        self.latest = replace(
+        latest = replace(
             snapshot,
             rules=self._engine.view,
             recorder=self._recorder.view(),
             scaleout=self._scaleout.view(),
         )
+        with contained("the status page"):
+            self._past.add(latest, wall)
+        self.latest = latest
 
     def tell(self, events: Iterable[RuleEvent], sick: Collection[str] = ()) -> None:
         """Hand on what rules tell; `sick` are UUIDs of GPUs that are. Between ticks only."""

@@ -62,6 +62,7 @@ class RuleStatus:
         threshold: What its metric is compared with.
         value: The metric now: of all GPUs the one nearest to firing. None without a sample.
         series: What it is pending or firing for.
+        ending: What ends it while it fires, in words.
     """
 
     alert: str
@@ -73,6 +74,7 @@ class RuleStatus:
     threshold: float | None
     value: float | None = None
     series: tuple[RuleSeries, ...] = ()
+    ending: str = ""
 
 
 @dataclass(frozen=True, slots=True)

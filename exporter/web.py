@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -12,39 +11,15 @@ from prometheus_client.exposition import choose_encoder
 
 from exporter.exposition import Page
 from exporter.httpd import Request, Response, Route
-from exporter.snapshot import Gpu, Snapshot
+from exporter.snapshot import Snapshot
+from exporter.statuspage import StatusPage, unready
+from exporter.statuspage.problems import STARTING
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+JSON = "application/json"
 VARY = ("Vary", "Accept, Accept-Encoding")
-STARTING = "the first readings are under way"
-
-LANDING = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 48rem; margin: 2rem auto;
-padding: 0 1rem }} table {{ border-collapse: collapse }} th, td {{ text-align: left;
-padding: 0.2rem 1rem 0.2rem 0 }} .note {{ border-left: 0.3rem solid orange; padding-left: 1rem }}
-</style>
-</head>
-<body>
-<h1>GPU node exporter</h1>
-{notes}
-<p>{summary}</p>
-{gpus}
-<ul>
-<li><a href="{telemetry_path}">{telemetry_path}</a>: the metrics, for Prometheus</li>
-<li><a href="/-/ready">/-/ready</a>: whether the readings are there and fresh</li>
-<li><a href="/-/healthy">/-/healthy</a>: whether the process lives</li>
-</ul>
-<p>Version {version}</p>
-</body>
-</html>
-"""
 
 
 class Web:
@@ -55,12 +30,14 @@ class Web:
         latest: Callable[[], Snapshot | None],
         reload: Callable[[], str | None],
         telemetry_path: str,
+        status: StatusPage,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take where the latest snapshot is, and what loads the config: it returns what failed."""
         self._latest = latest
         self._reload = reload
         self._telemetry_path = telemetry_path
+        self._status = status
         self._clock = clock
         self._pages = {False: Page(openmetrics=False), True: Page(openmetrics=True)}
         self._base: Snapshot | None = None
@@ -70,7 +47,8 @@ class Web:
         """Return all paths there are."""
         return [
             Route(self._telemetry_path, ("GET",), self.metrics),
-            Route("/", ("GET",), self.landing),
+            Route("/", ("GET",), self.page),
+            Route("/api/v1/status", ("GET",), self.status),
             Route("/-/healthy", ("GET",), lambda _: Response(HTTPStatus.OK, b"healthy\n")),
             Route("/-/ready", ("GET",), self.ready),
             Route("/-/reload", ("POST",), self.reload),
@@ -107,29 +85,26 @@ class Web:
         text = f"config not reloaded, the old one goes on:\n{problem}\n"
         return Response(HTTPStatus.INTERNAL_SERVER_ERROR, text.encode())
 
-    def landing(self, _request: Request) -> Response:
-        """Answer with a page for people."""
-        snapshot = self._snapshot()
-        notes = "" if (why := unready(snapshot)) is None else _note(f"Not ready: {why}.")
-        if snapshot is not None and snapshot.build.simulated:
-            notes += _note("These GPUs are simulated. Nothing here was measured.")
-        body = LANDING.format(
-            title="GPU node exporter",
-            notes=notes,
-            summary=_summary(snapshot),
-            gpus=_gpu_table(snapshot),
-            telemetry_path=html.escape(self._telemetry_path),
-            version=html.escape(snapshot.build.version if snapshot else ""),
+    def page(self, request: Request) -> Response:
+        """Answer with the page for people."""
+        built = self._status.of(self._snapshot())
+        headers = (
+            ("Content-Security-Policy", built.policy),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Referrer-Policy", "no-referrer"),
+            ("Cache-Control", "no-store"),
+            ("Vary", "Accept-Encoding"),
         )
-        return Response(
-            HTTPStatus.OK,
-            body.encode(),
-            "text/html; charset=utf-8",
-            (
-                ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"),
-                ("X-Content-Type-Options", "nosniff"),
-            ),
-        )
+        if accepts_gzip(request.headers):
+            zipped = (("Content-Encoding", "gzip"),)
+            return Response(HTTPStatus.OK, built.zipped_page, HTML, headers + zipped)
+        return Response(HTTPStatus.OK, built.page, HTML, headers)
+
+    def status(self, _request: Request) -> Response:
+        """Answer with what that page says, as JSON."""
+        body = self._status.of(self._snapshot()).json
+        headers = (("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
+        return Response(HTTPStatus.OK, body, JSON, headers)
 
     def _snapshot(self) -> Snapshot | None:
         """Return the latest snapshot as it is seen now; one and the same while fresh."""
@@ -139,21 +114,6 @@ class Web:
         if base is not self._base or now - base.taken_at > base.stale_after_seconds:
             self._base, self._view = base, base.at(now)
         return self._view
-
-
-def unready(snapshot: Snapshot | None) -> str | None:
-    """Return why there are no fresh readings, or None if there are."""
-    if snapshot is None:
-        return STARTING
-    if snapshot.is_stale:
-        age = snapshot.now - snapshot.taken_at
-        return f"the last readings are {age:.1f} s old, the poller is late or stuck"
-    if snapshot.driver is None:
-        return snapshot.driver_problem
-    faults = [gpu.fault.value for gpu in snapshot.gpus if gpu.fault]
-    if faults and len(faults) == len(snapshot.gpus):
-        return f"no GPU gives readings: {', '.join(sorted(set(faults)))}"
-    return None
 
 
 def accepts_gzip(headers: Mapping[str, str]) -> bool:
@@ -173,34 +133,3 @@ def is_local(peer: str) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{html.escape(text)}</p>\n'
-
-
-def _summary(snapshot: Snapshot | None) -> str:
-    if snapshot is None or snapshot.driver is None:
-        return "No NVIDIA driver."
-    up = sum(gpu.fault is None for gpu in snapshot.gpus)
-    versions = f"driver {snapshot.driver.driver_version}, CUDA {snapshot.driver.cuda_version}"
-    return html.escape(f"{up} of {len(snapshot.gpus)} GPUs answer; {versions}.")
-
-
-def _state(gpu: Gpu) -> str:
-    if gpu.fault:
-        return gpu.fault.value
-    wanted = gpu.recovery.word if gpu.recovery and gpu.recovery.action else None
-    return "up" if wanted is None else f"up, but the driver asks for {wanted.replace('_', ' ')}"
-
-
-def _gpu_table(snapshot: Snapshot | None) -> str:
-    if snapshot is None or not snapshot.gpus:
-        return ""
-    rows = "".join(
-        f"<tr><td>{gpu.index}</td><td>{html.escape(gpu.identity.name if gpu.identity else '')}</td>"
-        f"<td>{html.escape(gpu.uuid)}</td><td>{_state(gpu)}</td></tr>\n"
-        for gpu in snapshot.gpus
-    )
-    head = "<tr><th>GPU</th><th>name</th><th>UUID</th><th>state</th></tr>\n"
-    return f"<table>\n{head}{rows}</table>"

@@ -19,7 +19,7 @@ from typing import TypeVar
 from http_client import Answer, connect, get
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.web import STARTING
+from exporter.statuspage.problems import STARTING
 
 COMMAND = Path(sys.executable).with_name("gpu-node-exporter")
 PATIENCE_SECONDS = 30.0  # far beyond anything that is waited for: who waits so long has failed

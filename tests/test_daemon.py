@@ -271,7 +271,7 @@ def test_every_address_is_served() -> None:
 
 
 def test_http_in_the_whole(fake: FakeNvml) -> None:
-    """A path of its own for the metrics; HEAD without a body; 404 and 405; the landing page."""
+    """A path of its own for the metrics; HEAD without a body; 404 and 405; the page for people."""
     with running("--web.telemetry-path=/gpus", env=fake.env()) as daemon:
         with connect(daemon.port) as client:
             body = client.get("/gpus").body
@@ -281,7 +281,7 @@ def test_http_in_the_whole(fake: FakeNvml) -> None:
             assert abs(int(head.headers["content-length"]) - len(body)) < 2_000
             assert client.get("/metrics").status == 404
             assert client.get("/-/healthy").body == b"healthy\n"
-            assert b"8 of 8 GPUs answer; driver 580.95.05" in client.get("/").body
+            assert b"8 \xc3\x97 NVIDIA H100 80GB HBM3" in client.get("/").body
         refused = daemon.get("/gpus", "POST")
         assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
 

@@ -29,6 +29,7 @@ def test_rule_tells_since_when_it_is_pending_and_firing() -> None:
     (rule,) = watcher.view.rules
     assert (rule.state, rule.value, rule.threshold) == (PENDING, 0.97, 0.95)
     assert rule.condition == "gpu_utilization_ratio >= 0.95 for 10s"
+    assert rule.ending == "< 0.85 for 30s"
     assert rule.series == (RuleSeries(0, "", PENDING, EPOCH + 3, None),)
     for at in range(8, 16):
         watcher.observe(node(at, [0.98, 0.2]), EPOCH + at)

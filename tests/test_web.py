@@ -1,19 +1,18 @@
-"""The routes: negotiation, readiness with its reason, reload, and the landing page."""
+"""The routes: negotiation, readiness with its reason, reload, and the page for people."""
 
 from __future__ import annotations
 
 import gzip
+import json
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 
-from exporter.gpu.identity import Identity
 from exporter.gpu.power import Power
-from exporter.gpu.recovery import Recovery
 from exporter.httpd import Request
 from exporter.sampling import DriverInfo, Fault
 from exporter.snapshot import Build, Gpu, Reload, Snapshot
+from exporter.statuspage import Past, StatusPage
 from exporter.web import OPENMETRICS, TEXT, Web
 
 PROMETHEUS_ACCEPT = (
@@ -39,7 +38,14 @@ class Site:
         self.snapshot = snapshot
         self.now = 100.0
         self.reload_problem: str | None = None
-        web = Web(lambda: self.snapshot, lambda: self.reload_problem, "/metrics", lambda: self.now)
+        status = StatusPage("node-7", "/metrics", Past(1.0))
+        web = Web(
+            lambda: self.snapshot,
+            lambda: self.reload_problem,
+            "/metrics",
+            status,
+            lambda: self.now,
+        )
         self._routes = {route.path: route for route in web.routes()}
 
     def get(
@@ -125,13 +131,13 @@ def test_snapshot_that_is_too_old_shows_no_readings() -> None:
     ],
 )
 def test_not_ready_says_why(snapshot: Snapshot | None, now: float, reason: str) -> None:
-    """503 with the reason while readings are missing or old; the landing page says it too."""
+    """503 with the reason while readings are missing or old; the page for people says it too."""
     site = Site(snapshot)
     site.now = now
     status, body, _ = site.get("/-/ready")
     assert status == 503
     assert body.startswith(f"not ready: {reason}")
-    assert reason in site.get("/")[1]
+    assert reason[1:] in site.get("/")[1]
 
 
 def test_ready_with_one_gpu_lost_and_without_any() -> None:
@@ -173,49 +179,16 @@ def test_bad_reload_says_every_mistake() -> None:
     assert "config.yml:1:1: one\nconfig.yml:2:1: two" in body
 
 
-class Tags(HTMLParser):
-    """Checks that every tag is closed in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, _attrs: object) -> None:
-        """Note an opened tag."""
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        """Match a closed one."""
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        """Keep the text."""
-        self.text += data
-
-
-def test_landing_page_is_whole_and_takes_any_text() -> None:
-    """Well-formed HTML, names from the driver as text and not as markup, simulation told."""
-    name = '<script>alert("1")</script>&'
-    identity = Identity(name, "0000:1a:00.0", "Hopper", "9.0", "", "")
-    snapshot = replace(
-        FRESH,
-        build=replace(FRESH.build, simulated=True),
-        gpus=(
-            replace(FRESH.gpus[0], identity=identity, recovery=Recovery(4)),
-            Gpu(1, "GPU-b", Fault.HUNG),
-        ),
-    )
-    status, body, headers = Site(snapshot).get("/")
-    tags = Tags()
-    tags.feed(body)
+def test_page_for_people_and_its_json() -> None:
+    """`/` is HTML under a strict policy, `/api/v1/status` the same as JSON; nobody stores them."""
+    site = Site(FRESH)
+    status, page, headers = site.get("/")
     assert status == 200
-    assert tags.open == []
-    assert name in tags.text
-    assert "simulated" in tags.text
-    assert "1 of 2 GPUs answer" in tags.text
-    assert "hung" in tags.text
-    assert "up, but the driver asks for drain and reset" in tags.text
-    assert "script-src" not in headers["Content-Security-Policy"]
-    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'; ")
+    assert page.startswith("<!doctype html>")
+    assert site.get("/", accept_encoding="gzip")[1] == page
+    status, text, headers = site.get("/api/v1/status")
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    assert headers["Cache-Control"] == "no-store"
+    assert json.loads(text)["gpus"][0]["power_watts"] == 250.0

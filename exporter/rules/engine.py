@@ -10,7 +10,7 @@ from exporter.config import Rule, ScaleGroup
 from exporter.rules import windows
 from exporter.rules.samples import Tick, columns, grouping, take
 from exporter.rules.series import Fired, Series
-from exporter.rules.step import RuleState, State, condition, retire, step
+from exporter.rules.step import RuleState, State, condition, ending, retire, step
 from exporter.rules_view import FIRING, INACTIVE, PENDING, RuleSeries, RuleStatus, RulesView
 from exporter.scaleout.model import RuleEvent
 from exporter.snapshot import Snapshot
@@ -156,6 +156,7 @@ def _status(rule: Rule, state: RuleState, tick: Tick | None) -> RuleStatus:
     return RuleStatus(
         alert=rule.alert,
         condition=condition(rule),
+        ending=ending(rule),
         metric=rule.metric,
         state=max((one.state for one in series), default=INACTIVE),
         firings=state.firings,

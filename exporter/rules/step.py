@@ -159,6 +159,15 @@ def condition(rule: Rule) -> str:
     return f"{text} for {as_duration(rule.for_seconds)}" if rule.for_seconds else text
 
 
+def ending(rule: Rule) -> str:
+    """Return what a rule that fires waits for to end, in words: `< 0.85 for 30s`."""
+    below = rule.above if rule.clear_below is None else rule.clear_below
+    above = rule.below if rule.clear_above is None else rule.clear_above
+    text = f"> {above:.15g}" if below is None else f"< {below:.15g}"
+    seconds = rule.keep_firing_for_seconds
+    return f"{text} for {as_duration(seconds)}" if seconds else text
+
+
 def _limits(limits: Rule | Condition) -> str:
     if limits.above is not None:
         return f">= {limits.above:.15g}"
