@@ -21,7 +21,7 @@ run: ## the daemon on this machine's GPUs (ARGS="--config.file=...")
 	@exec $(BIN)/gpu-node-exporter $(ARGS)
 
 setup: ## install what the tests need, and run none
-	@$(PREPARE) dev packages compiler programs systemd
+	@$(PREPARE) dev packages compiler programs systemd browser
 
 test: setup ## every test, after installing what they need (ARGS="-k web")
 	@$(BIN)/pytest $(ARGS)

@@ -1,13 +1,14 @@
 # noqa: INP001  a script, in no package
 """Installs what a target of the Makefile needs, and nothing where it is there already.
 
-    prepare.py [run | dev | bench | packages | compiler | programs | systemd]...
+    prepare.py [run | dev | bench | packages | compiler | programs | systemd | browser]...
 
 run, dev, bench, packages: `.venv` with the package, with the tools of the tests, with the bench's
 peers, with what builds packages.
 compiler: a C compiler with the C library's headers. programs: Debian's Prometheus and its kin,
 unpacked into `.cache/debian` rather than installed, because their packages would start services.
-systemd: its checker of units, what boots a container of it, and rpm.
+systemd: its checker of units, what boots a container of it, and rpm. browser: Chromium, where it
+can be had; the tests that look at the status page in it are skipped elsewhere.
 
 Only the standard library, and no syntax that an old Python cannot read: it shall reach the line
 that tells it so.
@@ -47,6 +48,8 @@ SYSTEMD_PACKAGES = {
     "dbus-daemon": "dbus",
     "rpm": "rpm",
 }
+BROWSER_PACKAGES = ["chromium", "fonts-dejavu-core"]
+NO_BROWSER = ROOT / ".cache" / "no-browser"
 PROGRAM_PACKAGES = ["prometheus", "prometheus-alertmanager", "prometheus-node-exporter"]
 PROGRAMS = ["amtool", "promtool", *PROGRAM_PACKAGES]
 
@@ -62,6 +65,8 @@ def main(wanted: list[str]) -> None:
                 prepare_venv(extra)
         if "programs" in wanted:
             prepare_programs()
+        if "browser" in wanted:
+            prepare_browser()
     except PermissionError as error:
         sys.exit(
             f"{error.filename}: no right to write there. Run make as the owner of {ROOT}, "
@@ -128,14 +133,35 @@ def install_system_packages(packages: list[str]) -> None:
             f"    {sudo}apt-get update && {sudo}apt-get install {names}\n"
             "then make again."
         )
-    say(f"Installing {names} with {' '.join([*root, 'apt-get'])}")
+    must(apt_install(root, packages), f"The tests and the virtual environment need {names}.")
+    importlib.invalidate_caches()
+
+
+def apt_install(root: list[str], packages: list[str]) -> subprocess.CompletedProcess[str]:
+    """Installs packages of this Debian or Ubuntu, after another look at its lists if need be."""
+    say(f"Installing {' '.join(packages)} with {' '.join([*root, 'apt-get'])}")
     apt = [*root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
     apt += ["-o", "DPkg::Lock::Timeout=120"]  # seconds that another apt may take to end
     install = [*apt, "install", "--yes", "--no-install-recommends", *packages]
-    if quiet(install).returncode != 0:
+    done = quiet(install)
+    if done.returncode != 0:
         quiet([*apt, "update"])  # the lists were empty or old; a source that fails need not matter
-        must(quiet(install), f"The tests and the virtual environment need {names}.")
-    importlib.invalidate_caches()
+        done = quiet(install)
+    return done
+
+
+def prepare_browser() -> None:
+    """Installs Chromium where that needs nobody's help, and says so where it does.
+
+    Ubuntu has it as a snap alone: it is not asked for again until `make clean`.
+    """
+    if shutil.which("chromium") or NO_BROWSER.exists():
+        return
+    root = as_root() if shutil.which("apt-get") else None
+    if root is None or apt_install(root, BROWSER_PACKAGES).returncode != 0:
+        say("Chromium cannot be installed here: the tests that look at the status page are skipped")
+        NO_BROWSER.parent.mkdir(exist_ok=True)
+        NO_BROWSER.touch()
 
 
 def as_root() -> list[str] | None:

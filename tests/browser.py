@@ -166,9 +166,9 @@ class Tab:
         sent = self._browser.events(self._session, "Network.requestWillBeSent")
         return [str(event["request"]["url"]) for event in sent]
 
-    def picture(self) -> bytes:
-        """Return the whole page as PNG, also what is below the window."""
-        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+    def picture(self, form: str = "png") -> bytes:
+        """Return the whole page as a picture, also what is below the window."""
+        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, format=form)
         return base64.b64decode(shot["data"])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from recorded_node import PLAN
 from scripted import Clock
 
-from exporter.config import Action, Config, FlightRecorder, Receiver, Rule, WebhookConfig
+from exporter.config import Action, Config, FlightRecorder, Receiver, WebhookConfig
 from exporter.host import Group
 from exporter.host.memory import METRICS as MEMORY_METRICS
 from exporter.host.memory import Memory
@@ -28,6 +28,7 @@ from exporter.simulate import SimulatedDriver
 from exporter.snapshot import Build, Reload
 from exporter.statuspage import Past, StatusPage
 from exporter.web import Web
+from exporter.xid import Monitor
 
 NODE = "gpu-node-7.example.com"
 GIB = 1 << 30
@@ -55,9 +56,10 @@ class Site:
         self.clock = Clock()
         self.wall = time.time()
         clock = WallClock(lambda: self.wall, self.clock, "boot")
+        driver = SimulatedDriver(profile, self.clock, faults=self.faults)
         poller = Poller(
             Sources(
-                SimulatedDriver(profile, self.clock, faults=self.faults),
+                driver,
                 Build("1.2.3", "3.10", simulated=True),
                 lambda: None,
                 self.clock,
@@ -69,13 +71,13 @@ class Site:
             ),
             Reload(successful=True, success_timestamp_seconds=self.wall),
         )
-        self.poller = poller
         self.recorder = Recorder(storage, settings(config), NODE)
         self.scaleout = Scaleout(config, storage, NODE, "http://localhost/", clock)
         self.past = Past(PLAN.fast_seconds)
         engine = Engine(config.rules, config.scale_groups, {}, PLAN.fast_seconds)
+        xids = Monitor(driver, (), None)
         self.pipeline = Pipeline(
-            poller, engine, self.recorder, self.scaleout, self.past, lambda: self.wall
+            poller, engine, self.recorder, self.scaleout, xids, self.past, lambda: self.wall
         )
         self._page = StatusPage(NODE, "/metrics", self.past)
 
@@ -102,8 +104,3 @@ def sites(storage: Path, profile: str = "h100x8", config: Config = SENDING) -> I
     finally:
         site.recorder.close()
         site.scaleout.stop()
-
-
-def rule(name: str, metric: str, above: float, **more: float) -> Rule:
-    """Return a rule of one threshold."""
-    return Rule(name, metric, above=above, **more)  # type: ignore[arg-type]  # only floats are given
