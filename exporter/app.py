@@ -44,6 +44,9 @@ from exporter.xid import Journal, Kmsg, Monitor, Opener, Store
 if TYPE_CHECKING:
     from exporter.simulate import PlantedXid  # real nodes never need it
 
+if TYPE_CHECKING:
+    from exporter.webconfig import Entrance
+
 log = logging.getLogger(__name__)
 
 GUARD_SECONDS = 5.0
@@ -55,6 +58,7 @@ class Options:
     """What the command line decides."""
 
     config_file: Path | None
+    web_config_file: Path | None
     listen_addresses: tuple[str, ...]
     listen_descriptors: tuple[int, ...]  # of sockets that systemd has opened
     telemetry_path: str
@@ -72,17 +76,19 @@ class Daemon:
         """Load the config and wire everything up; nothing runs yet.
 
         Raises:
-            ConfigError: the config file is bad.
+            ConfigError: the config file is bad, or the web config file.
             ListenError: a socket that systemd has handed over is of no use.
         """
         self._options = options
+        self._entrance = self._web_config()
+        self._is_config_good = True
         config = self._load()
         plan, groups = self._plans(config)
         self._fast_seconds = plan.fast_seconds
         node, clock = socket.gethostname(), system_clock()
         self._recorder = Recorder(options.storage_path, settings(config), node)
         self._adopted = [adopt(descriptor) for descriptor in options.listen_descriptors]
-        page_url = f"http://{node}:{self._port()}/"
+        page_url = f"{self._scheme}://{node}:{self._port()}/"
         self._scaleout = Scaleout(config, options.storage_path, node, page_url, clock)
         self._engine = Engine(
             config.rules,
@@ -112,7 +118,7 @@ class Daemon:
         )
         self._doors = Doors(self._recorder, self._scaleout, clock)
         self._supervision = Supervision(lambda: self._pipeline.latest)
-        self._server = Server([*self._web.routes(), *self._doors.open(config)])
+        self._server = Server([*self._web.routes(), *self._doors.open(config)], gate=self._entrance)
         self._scheduler = BackgroundScheduler(
             timezone=timezone.utc,
             # Jobs run one after another in the scheduler's own thread: the poller has one writer.
@@ -140,7 +146,8 @@ class Daemon:
         self._scheduler.start()
         for address, port in bound:
             where = f"[{address}]" if ":" in address else address
-            log.info("listening on http://%s:%d%s", where, port, self._options.telemetry_path)
+            path = self._options.telemetry_path
+            log.info("listening on %s://%s:%d%s", self._scheme, where, port, path)
         guard = loop.call_later(GUARD_SECONDS, self._guard)
         supervision = loop.create_task(self._supervision.run())
         await self._stopped.wait()
@@ -155,22 +162,23 @@ class Daemon:
         return self._exit_code
 
     def reload(self) -> str | None:
-        """Load the config file again; keep the old config if it is bad. Return what is wrong."""
+        """Load the config files again; keep the old ones if one is bad. Return what is wrong."""
         with self._supervision.reloading():
             return self._reload()
 
     def _reload(self) -> str | None:
+        mistakes = () if self._entrance is None else self._entrance.reload()
+        config = None
         try:
             config = self._load()
         except ConfigError as bad:
-            self._poller.reload = Reload(
-                successful=False,
-                success_timestamp_seconds=self._poller.reload.success_timestamp_seconds,
-            )
-            for mistake in bad.mistakes:
+            mistakes = (*bad.mistakes, *mistakes)
+        self._is_config_good = not mistakes
+        self._note_reload(are_good=not mistakes)
+        if config is None or mistakes:
+            for mistake in mistakes:
                 log.error("config not reloaded: %s", mistake)
-            return str(bad)
-        self._poller.reload = Reload(successful=True, success_timestamp_seconds=time.time())
+            return "\n".join(mistakes)
         # Once, between two ticks.
         self._scheduler.add_job(self._apply, args=(config,), misfire_grace_time=None)
         self._fast_seconds = config.poll.fast_seconds
@@ -178,6 +186,10 @@ class Daemon:
         self._doors.reload(config)
         log.info("config reloaded")
         return None
+
+    def _note_reload(self, *, are_good: bool) -> None:
+        last = self._poller.reload.success_timestamp_seconds
+        self._poller.reload = Reload(are_good, time.time() if are_good else last)
 
     def _apply(self, config: Config) -> None:
         plan, groups = self._plans(config)
@@ -230,6 +242,20 @@ class Daemon:
             port: int = self._adopted[0].getsockname()[1]
             return port
         return parse_address(self._options.listen_addresses[0]).port
+
+    def _web_config(self) -> Entrance | None:
+        path = self._options.web_config_file
+        if path is None:
+            return None
+        from exporter.webconfig import Entrance  # noqa: PLC0415  only a web config needs it
+
+        return Entrance(
+            path, lambda is_good: self._note_reload(are_good=is_good and self._is_config_good)
+        )
+
+    @property
+    def _scheme(self) -> str:
+        return "https" if self._entrance is not None and self._entrance.speaks_tls else "http"
 
     def _load(self) -> Config:
         path = self._options.config_file

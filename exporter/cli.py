@@ -82,6 +82,7 @@ def _daemon(
     given = {name: vars(flags)[f"collector.{name}"] for name in COLLECTORS}
     options = Options(
         config_file=flags.config_file,
+        web_config_file=flags.web_config_file,
         listen_addresses=addresses,
         listen_descriptors=descriptors,
         telemetry_path=flags.telemetry_path,
@@ -120,6 +121,23 @@ def _check_config(arguments: Sequence[str]) -> int:
     from exporter.config.advice import warnings  # noqa: PLC0415  only this command gives advice
 
     told = [f"{path}: warning: {warning}\n" for warning in warnings(config)]
+    return _print("".join((*told, f"{path}: good\n")))
+
+
+def _check_web_config(arguments: Sequence[str]) -> int:
+    parser = Parser(
+        prog="gpu-node-exporter check-web-config",
+        description="Check a web config file, and the certificates and keys that it names.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE")
+    path = parser.parse_args(arguments).file
+    from exporter import webconfig  # noqa: PLC0415  only a web config needs it
+
+    try:
+        config = webconfig.load(path).config
+    except ConfigError as bad:
+        return _say(str(bad))
+    told = [f"{path}: warning: {warning}\n" for warning in webconfig.warnings(path, config)]
     return _print("".join((*told, f"{path}: good\n")))
 
 
@@ -187,6 +205,7 @@ def _say(problem: str) -> int:
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "run": _serve,
     "check-config": _check_config,
+    "check-web-config": _check_web_config,
     "metrics": _metrics,
     "recordings": _recordings,
     "scale-out": _scale_out,

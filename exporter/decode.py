@@ -165,7 +165,7 @@ class _Decoder:
                 self.say(name, inner, f"given again, {first}; keep one of them")
             elif known is not None and name.value not in known:
                 self.say(name, inner, f"unknown key; {nearest(name.value, known)}")
-            elif notation is None or self.read(notation, name, inner) is not None:
+            elif notation is None or self.read(Key("", notation), name, inner) is not None:
                 entries[name.value] = item
             lines.setdefault(name.value, name.start_mark.line + 1)
         return entries
@@ -198,10 +198,10 @@ class _Decoder:
             kind = _KINDS[type(node)]
             self.say(node, path, f"{kind} instead of a single value; {_write_value(spec)}")
             return None
-        value = self.read(spec.read, node, path)
+        value = self.read(spec, node, path)
         if value is None:
             return None
-        text = f'"{shown(node.value)}"'
+        text = _quoted(spec, node)
         if spec.read in _TYPED_BY_YAML and node.style:
             self.say(node, path, f"{text} in quotes is text; write {node.value} without them")
         elif spec.at_least and value < spec.read(spec.at_least):
@@ -213,11 +213,11 @@ class _Decoder:
             self.say(node, path, f"{text} is none of the {spec.among} that go here; {right}")
         return cast("object", value)
 
-    def read(self, notation: Callable[[str], Any], node: ScalarNode, path: str) -> Any:  # noqa: ANN401  what a notation gives
+    def read(self, spec: Key, node: ScalarNode, path: str) -> Any:  # noqa: ANN401  what a notation gives
         try:
-            return notation(node.value)
+            return spec.read(node.value) if spec.read else None
         except ValueError as error:
-            self.say(node, path, f'"{shown(node.value)}" {error}')
+            self.say(node, path, f"{_quoted(spec, node)} {error}")
             return None
 
     def tree(self, node: Node, path: str) -> object:
@@ -287,6 +287,10 @@ def _below(path: str, *steps: str | int) -> str:
         else:
             path += ("." if path else "") + shown(step)
     return path
+
+
+def _quoted(spec: Key, node: ScalarNode) -> str:
+    return "the value" if spec.hidden else f'"{shown(node.value)}"'
 
 
 def _write_value(spec: Key) -> str:

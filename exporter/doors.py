@@ -14,7 +14,7 @@ from exporter.scaleout.intake import Intake
 from exporter.scaleout.model import EventKind, RuleEvent
 from exporter.scaleout.payload import MAX_BODY_BYTES
 from exporter.scaleout.service import Scaleout
-from exporter.web import is_local
+from exporter.web import FOR_WHOM, may_act
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Doors:
         self._clock = clock
         self._path: str | None = None
         self._intake: Intake | None = None
-        self._needs_local = True
+        self._has_own_guard = False
         self._actions: Mapping[str, Action] = {}
 
     def open(self, config: Config) -> list[Route]:
@@ -38,27 +38,32 @@ class Doors:
             return []
         self._path = receiver.path
         self.reload(config)
-        return [Route(receiver.path, ("POST",), self._handle, MAX_BODY_BYTES)]
+        return [
+            Route(
+                receiver.path, ("POST",), self._handle, MAX_BODY_BYTES, lambda: self._has_own_guard
+            )
+        ]
 
     def reload(self, config: Config) -> None:
         """Take another config; a receiver that comes, or moves, needs a new process."""
         receiver = config.alertmanager_receiver
         if receiver is None:
             self._intake = None
+            self._has_own_guard = False
             return
         if receiver.path != self._path:
             log.warning("alertmanager_receiver at %s: takes effect at a restart", receiver.path)
             return
         self._actions = {action.name: action for action in config.actions}
-        self._needs_local = receiver.authorization is None
+        self._has_own_guard = receiver.authorization is not None
         self._intake = Intake(receiver, self._actions, self._take, self._clock)
 
     def _handle(self, request: Request) -> Response:
         if self._intake is None:
             return Response(HTTPStatus.NOT_FOUND, b"the receiver is not configured any more\n")
-        if self._needs_local and not is_local(request.peer):
-            text = b"without authorization, the receiver is only for this machine itself\n"
-            return Response(HTTPStatus.FORBIDDEN, text)
+        if not (self._has_own_guard or may_act(request)):
+            text = f"without authorization, the receiver is {FOR_WHOM}\n"
+            return Response(HTTPStatus.FORBIDDEN, text.encode())
         return self._intake.handle(request)
 
     def _take(self, action: str, event: RuleEvent, labels: Mapping[str, str], source: str) -> str:

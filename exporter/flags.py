@@ -56,6 +56,13 @@ def run_parser(commands: tuple[str, ...]) -> Parser:
         " sockets that systemd hands over)",
     )
     parser.add_argument(
+        "--web.config.file",
+        dest="web_config_file",
+        type=Path,
+        metavar="FILE",
+        help="TLS, client certificates and users, in exporter-toolkit's format (default: none)",
+    )
+    parser.add_argument(
         "--web.telemetry-path",
         dest="telemetry_path",
         default="/metrics",

@@ -68,6 +68,7 @@ class Key:
     unique: str = ""
     among: str = ""
     keys: Callable[[str], str] | None = None
+    hidden: bool = False
 
     def allowed(self) -> str:
         """Return the range in words, or "" where there is none."""
@@ -87,6 +88,7 @@ def key(
     unique: str = "",
     among: str = "",
     keys: Callable[[str], str] | None = None,
+    hidden: bool = False,
 ) -> Mapping[str, Key]:
     """Return a dataclass field's metadata. A field without any is a section of its own name.
 
@@ -98,8 +100,9 @@ def key(
         unique: Of a list of sections: the key whose value no two of them may share.
         among: Of free keys, or of a value: which of the sets given to `decode` it must come from.
         keys: Of free keys: their notation.
+        hidden: Whether the value is a secret that no message may repeat.
     """
-    return {"key": Key(name, read, at_least, at_most, unique, among, keys)}
+    return {"key": Key(name, read, at_least, at_most, unique, among, keys, hidden)}
 
 
 @runtime_checkable
@@ -224,16 +227,21 @@ def choice(*known: str) -> Callable[[str], str]:
 
 def file_path(text: str) -> Path:
     """Read an absolute path in which `${NAME}` stands for the environment's NAME."""
+    path = near_path(text)
+    if not path.is_absolute():
+        raise ValueError("is not an absolute path; write it from / on")
+    return path
+
+
+def near_path(text: str) -> Path:
+    """Read a path as `file_path` does, but one that may begin at the file which names it."""
     plain(text)
     if "$" in _VARIABLE.sub("", text):
         raise ValueError('has a "$" that begins no ${NAME}; write variables as ${NAME}')
     for variable in _VARIABLE.findall(text):
         if not os.environ.get(variable):
             raise ValueError(f"needs {variable}, which is not set here; set it as the service does")
-    path = _VARIABLE.sub(lambda match: os.environ[match[1]], text)
-    if not path.startswith("/"):
-        raise ValueError("is not an absolute path; write it from / on")
-    return Path(path)
+    return Path(_VARIABLE.sub(lambda match: os.environ[match[1]], text))
 
 
 def listed(known: Collection[str]) -> str:

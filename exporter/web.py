@@ -20,6 +20,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
 VARY = ("Vary", "Accept, Accept-Encoding")
+FOR_WHOM = "only for this machine itself, or with a password or client certificate"
 
 
 class Web:
@@ -77,8 +78,8 @@ class Web:
 
     def reload(self, request: Request) -> Response:
         """Load the config again; the old one goes on if the new one is bad."""
-        if not is_local(request.peer):
-            return Response(HTTPStatus.FORBIDDEN, b"reload is only for this machine itself\n")
+        if not may_act(request):
+            return Response(HTTPStatus.FORBIDDEN, f"reload is {FOR_WHOM}\n".encode())
         problem = self._reload()
         if problem is None:
             return Response(HTTPStatus.OK, b"config reloaded\n")
@@ -123,6 +124,11 @@ def accepts_gzip(headers: Mapping[str, str]) -> bool:
         if coding.strip().lower() in ("gzip", "*"):
             return parameters.replace(" ", "").lower() not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
     return False
+
+
+def may_act(request: Request) -> bool:
+    """Return whether a client may change something: it is known by name, or on this machine."""
+    return bool(request.user) or is_local(request.peer)
 
 
 def is_local(peer: str) -> bool:

@@ -4,7 +4,7 @@
     packages.py [--output DIR] [--release N]
 
 The .deb and .rpm hold the libraries that the exporter needs, in the versions of constraints.txt, as
-pure Python and one stable-ABI extension: one package does for every Python from 3.10 on.
+pure Python and extensions of the stable ABI: one package does for every Python from 3.10 on.
 """
 
 from __future__ import annotations

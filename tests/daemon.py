@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from exporter.statuspage.problems import STARTING
 COMMAND = Path(sys.executable).with_name("gpu-node-exporter")
 PATIENCE_SECONDS = 30.0  # far beyond anything that is waited for: who waits so long has failed
 PAUSE_SECONDS = 0.02  # between two looks
-LISTENING = re.compile(r"listening on http://([^ ]+):(\d+)/")
+LISTENING = re.compile(r"listening on https?://([^ ]+):(\d+)/")
 
 T = TypeVar("T")
 
@@ -89,8 +90,16 @@ class Page:
 class Daemon:
     """A daemon that runs."""
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        folder: Path,
+        tls: ssl.SSLContext | None,
+        headers: Sequence[str],
+    ) -> None:
         self.process = process
+        self._tls = tls
+        self._headers = headers
         self.config_file = folder / "config.yml"
         self._log_file = folder / "log"
         self.addresses: list[tuple[str, int]] = []
@@ -122,8 +131,8 @@ class Daemon:
     def get(self, path: str = "/metrics", method: str = "GET") -> Answer:
         """Ask its first address for a path."""
         host, port = self.addresses[0]
-        with connect(port, host) as client:
-            client.send(get(path, "Content-Length: 0", method=method))
+        with connect(port, host, tls=self._tls) as client:
+            client.send(get(path, "Content-Length: 0", *self._headers, method=method))
             return client.answer(bodiless=method == "HEAD")
 
     def page(self) -> Page:
@@ -179,6 +188,8 @@ def running(
     env: Mapping[str, str] | None = None,
     config: str = "",
     listen: Sequence[str] = ("127.0.0.1:0",),
+    tls: ssl.SSLContext | None = None,
+    headers: Sequence[str] = (),
 ) -> Iterator[Daemon]:
     """Run the daemon on ports that the kernel chooses, and wait for its first page.
 
@@ -189,6 +200,8 @@ def running(
         env: the environment, as FakeNvml.env() makes it; else this process's.
         config: text of the config file.
         listen: the addresses.
+        tls: how to connect to it.
+        headers: what to send with each request, such as a password.
     """
     with tempfile.TemporaryDirectory(prefix="daemon-") as name:
         folder = Path(name)
@@ -207,7 +220,7 @@ def running(
                 stdout=log,
                 stderr=log,
             )
-        daemon = Daemon(process, folder)
+        daemon = Daemon(process, folder, tls, headers)
         try:
             daemon.addresses = daemon.eventually(lambda: _addresses(daemon.log, len(listen)))
             daemon.eventually(lambda: None if STARTING in daemon.ready()[1] else True)

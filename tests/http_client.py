@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from exporter.httpd import Limits, Route, Server
+from exporter.httpd import Gate, Limits, Route, Server, Visitor
 
 PATIENCE_SECONDS = 20.0  # far beyond every limit under test: who waits so long has failed
 
@@ -38,20 +38,45 @@ class Running:
         asyncio.run_coroutine_threadsafe(self.server.stop(), self.loop).result(PATIENCE_SECONDS)
 
 
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A gate that lets everybody in who speaks TLS."""
+
+    tls: ssl.SSLContext
+
+    def context(self) -> ssl.SSLContext:
+        """Return it."""
+        return self.tls
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """Add none."""
+        return ()
+
+    def check(self, _visitor: Visitor) -> str:
+        """Let somebody in."""
+        return ""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 @contextlib.contextmanager
 def serving(
     routes: Sequence[Route],
     limits: Limits | None = None,
     addresses: Sequence[str] = ("127.0.0.1:0",),
     ssl_context: ssl.SSLContext | None = None,
+    gate: Gate | None = None,
 ) -> Iterator[Running]:
-    """Serve the routes while the context lasts."""
-    server = Server(routes, limits or Limits())
+    """Serve the routes while the context lasts; a gate has its own context."""
+    if ssl_context is not None:
+        gate = Open(ssl_context)
+    server = Server(routes, limits or Limits(), gate)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-        start = asyncio.run_coroutine_threadsafe(server.start(addresses, ssl_context), loop)
+        start = asyncio.run_coroutine_threadsafe(server.start(addresses), loop)
         running = Running(server, loop, start.result(PATIENCE_SECONDS))
         yield running
         running.stop()

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
-import socket
 import subprocess
-import time
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemon import PATIENCE_SECONDS, Page, running
+from daemon import Page, running
 from debian import program
 from fake_nvml import FakeNvml
+from prometheus import job, prometheus
 
 from exporter.simulate import PROFILES
 
@@ -26,79 +21,13 @@ USUAL_SCRAPES = 2
 USUAL_PATIENCE_SECONDS = 60.0  # the first comes within 15 s, the second 15 s after it
 
 
-class Prometheus:
-    """A Prometheus that runs."""
-
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log_file: Path) -> None:
-        self._process = process
-        self._port = port
-        self._log_file = log_file
-
-    @property
-    def log(self) -> str:
-        """What it has logged."""
-        return self._log_file.read_text()
-
-    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """Return labels and value of what an expression gives now; [] while it starts."""
-        query = urllib.parse.urlencode({"query": expression})
-        url = f"http://127.0.0.1:{self._port}/api/v1/query?{query}"
-        try:
-            with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
-                result = json.load(answer)["data"]["result"]
-        except OSError:
-            assert self._process.poll() is None, self.log
-            return []
-        return [(entry["metric"], float(entry["value"][1])) for entry in result]
-
-    def of_jobs(self, expression: str) -> dict[str, float]:
-        """Return what an expression with one series a job gives now, by job."""
-        return {labels["job"]: value for labels, value in self.query(expression)}
-
-    def until(self, expression: str, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait until an expression gives something."""
-        deadline = time.monotonic() + seconds
-        while not self.query(expression):
-            assert time.monotonic() < deadline, f"{expression}: nothing\n{self.log}"
-            time.sleep(0.2)
-
-
-@contextlib.contextmanager
-def prometheus(folder: Path, target: int) -> Iterator[Prometheus]:
-    """Run Debian's Prometheus on a target, with a job for each interval."""
-    jobs = "".join(
-        f"  - job_name: {job}\n    scrape_interval: {interval}\n    scrape_timeout: {interval}\n"
-        f"    static_configs: [{{targets: ['127.0.0.1:{target}']}}]\n"
-        for job, interval in JOBS.items()
-    )
-    config = folder / "prometheus.yml"
-    config.write_text(f"scrape_configs:\n{jobs}")
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    log_file = folder / "log"
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [
-                program("prometheus"),
-                f"--config.file={config}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield Prometheus(process, port, log_file)
-    finally:
-        process.kill()
-        process.wait()
-
-
 @pytest.mark.slow
 def test_prometheus_scrapes_without_a_complaint(tmp_path: Path) -> None:
     """At 1 s and at 15 s: up, every sample of our page taken, not one warning, rates that fit."""
-    with running("--simulate") as daemon, prometheus(tmp_path, daemon.port) as server:
+    with contextlib.ExitStack() as stack:
+        daemon = stack.enter_context(running("--simulate"))
+        jobs = [job(name, daemon.port, interval) for name, interval in JOBS.items()]
+        server = stack.enter_context(prometheus(tmp_path, jobs))
         usual = f'count_over_time(up{{job="usual"}}[5m]) >= {USUAL_SCRAPES}'
         server.until(usual, USUAL_PATIENCE_SECONDS)
         assert server.of_jobs("min_over_time(up[5m])") == dict.fromkeys(JOBS, 1.0)

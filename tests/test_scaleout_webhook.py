@@ -23,8 +23,8 @@ from exporter.config.template import NAMES
 from exporter.scaleout import message, signature
 from exporter.scaleout.formats import CLOUDEVENT_TYPE
 from exporter.scaleout.model import Delivery, Outcome
-from exporter.scaleout.secretfile import SecretError
 from exporter.scaleout.webhook import WebhookReceiver
+from exporter.secretfile import SecretError
 
 # Of the specification: github.com/standard-webhooks, libraries/python, test_webhooks.py
 VECTOR_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105  published

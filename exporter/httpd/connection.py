@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from http import HTTPStatus
-from typing import cast
+from typing import Any, cast
 
+from exporter.httpd.gate import Gate, Verdict, Visitor
 from exporter.httpd.incoming import Incoming, RequestError
-from exporter.httpd.message import Limits, Request, Response, Route, head, problem
+from exporter.httpd.message import Limits, Request, Response, Route, head, peer_of, problem
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Shared:
 
     routes: Mapping[str, Route]
     limits: Limits
+    gate: Gate | None  # None: plain HTTP, and anybody may come in
     read_buffer: memoryview  # holds one read, and is emptied before the next
     watch: Callable[[float], None]  # asks for time_out() at this loop time
     forget: Callable[[Connection], None]  # the connection is gone
@@ -53,7 +55,9 @@ class Connection(asyncio.BufferedProtocol):
         self._sock: socket.socket | None = sock  # until there is a transport
         self._transport: asyncio.Transport
         self._peer = ""
+        self._certificate: Mapping[str, Any] | None = None
         self._incoming: Incoming | None = None  # None between requests
+        self._verdict: asyncio.Future[Verdict] | None = None  # that the request waits for
         self._rest = memoryview(b"")  # of the answer
         self._keep_alive = True
         self._blocked = False
@@ -68,15 +72,16 @@ class Connection(asyncio.BufferedProtocol):
         # A TLS transport begins with session tickets to send: at 0 it would pause, for ever.
         plain = self._transport.can_write_eof()
         self._transport.set_write_buffer_limits(high=0 if plain else TLS_RECORD_BYTES)
-        peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):
-            self._peer = str(peer[0]).removeprefix("::ffff:")
+        self._peer = peer_of(transport.get_extra_info("peername"))
+        self._certificate = transport.get_extra_info("peercert")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything, whatever the reason."""
         del exc
         self._incoming = None
         self._rest = memoryview(b"")
+        if self._verdict is not None:
+            self._verdict.cancel()
         self._shared.forget(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -110,12 +115,17 @@ class Connection(asyncio.BufferedProtocol):
         self._loop.call_soon(self._write_rest)
 
     def time_out(self) -> None:
-        """Tell a client that is slow to ask that its time is up."""
+        """Tell a client that is slow to ask that its time is up; or that ours is."""
         if self.stage is Stage.READING and self._incoming is not None and not self._blocked:
             seconds = self._shared.limits.request_seconds
-            detail = f"the request was not complete after {seconds:g} s"
-            response = problem(HTTPStatus.REQUEST_TIMEOUT, detail)
-            self._transport.write(head(response, keep_alive=False) + response.body)
+            self._keep_alive = False
+            if self._verdict is None:
+                detail = f"the request was not complete after {seconds:g} s"
+                response = problem(HTTPStatus.REQUEST_TIMEOUT, detail)
+            else:
+                detail = f"the password could not be checked within {seconds:g} s, try again"
+                response = problem(HTTPStatus.SERVICE_UNAVAILABLE, detail)
+            self._transport.write(self._head(response) + response.body)
 
     def abort(self) -> None:
         """Close the connection now."""
@@ -134,14 +144,16 @@ class Connection(asyncio.BufferedProtocol):
 
     def _advance(self) -> None:
         incoming = self._incoming
-        if incoming is None or self._transport.is_closing():
+        if incoming is None or self._verdict is not None or self._transport.is_closing():
             return
         try:
-            target = incoming.advance()
+            target = None
+            if incoming.read_head():
+                if incoming.user is None and not self._admit(incoming):
+                    return  # _advance again once the gate has spoken
+                target = incoming.read_body()
         except RequestError as error:
-            logger.debug("refused %s: %r", self._peer, error.response.body)
-            self._keep_alive = False
-            self._write(incoming.method, error.response, head(error.response, keep_alive=False))
+            self._refuse(incoming, error)
             return
         if target is not None:
             self._respond(incoming, target)
@@ -151,16 +163,61 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.resume_reading()
         self._shared.watch(self.deadline)
 
+    def _admit(self, incoming: Incoming) -> bool:
+        """Ask the gate about a request before anything more of it is read."""
+        gate = self._shared.gate
+        if gate is None:
+            incoming.admit("")
+            return True
+        target = incoming.target
+        verdict = gate.check(
+            Visitor(
+                self._peer,
+                incoming.headers.get("authorization", ""),
+                self._certificate,
+                has_own_guard=isinstance(target, Route) and target.has_own_guard(),
+            )
+        )
+        if isinstance(verdict, asyncio.Future):
+            self._verdict = verdict
+            self._transport.pause_reading()
+            self._shared.watch(self.deadline)
+            verdict.add_done_callback(self._admitted)
+            return False
+        incoming.admit(verdict)
+        return True
+
+    def _admitted(self, verdict: asyncio.Future[Verdict]) -> None:
+        incoming, self._verdict = self._incoming, None
+        if verdict.cancelled() or incoming is None or self._transport.is_closing():
+            return
+        try:
+            incoming.admit(verdict.result())
+        except RequestError as error:
+            self._refuse(incoming, error)
+        else:
+            self._advance()
+
+    def _head(self, response: Response) -> bytes:
+        gate = self._shared.gate
+        defaults = () if gate is None else gate.headers()
+        return head(response, keep_alive=self._keep_alive, defaults=defaults)
+
+    def _refuse(self, incoming: Incoming, error: RequestError) -> None:
+        logger.debug("refused %s: %r", self._peer, error.response.body)
+        self._keep_alive = False
+        self._write(incoming.method, error.response, self._head(error.response))
+
     def _respond(self, incoming: Incoming, target: Route | Response) -> None:
         self._keep_alive = incoming.keep_alive
         try:
             response = self._call(incoming, target) if isinstance(target, Route) else target
-            start = head(response, keep_alive=self._keep_alive)
+            start = self._head(response)
         except Exception as error:  # noqa: BLE001  a handler's fault costs only its own answer
             logger.error("the handler of %s failed: %r", incoming.path, error)
             detail = "the handler failed, the log says why"
             response = problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
-            start = head(response, keep_alive=self._keep_alive)
+            start = self._head(response)
         self._write(incoming.method, response, start)
 
     def _call(self, incoming: Incoming, route: Route) -> Response:
@@ -172,6 +229,7 @@ class Connection(asyncio.BufferedProtocol):
                 headers=incoming.headers,
                 body=bytes(incoming.body),
                 peer=self._peer,
+                user=incoming.user or "",
             )
         )
 

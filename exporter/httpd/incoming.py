@@ -27,7 +27,7 @@ class Incoming:
 
     __slots__ = (
         "_fed_bytes", "_limits", "_parser", "_routes", "_target",
-        "body", "headers", "method", "path", "query",
+        "body", "headers", "method", "path", "query", "user",
     )  # fmt: skip
 
     def __init__(self, routes: Mapping[str, Route], limits: Limits) -> None:
@@ -40,6 +40,7 @@ class Incoming:
         self.query = ""
         self.headers: dict[str, str] = {}
         self.body = bytearray()
+        self.user: str | None = None  # None before the gate has let it in
         self._target: Route | Response | None = None  # None before the headers' end
 
     @property
@@ -57,21 +58,48 @@ class Incoming:
         self._parser.receive_data(data)
         self._fed_bytes += len(data)
 
-    def advance(self) -> Route | Response | None:
+    @property
+    def target(self) -> Route | Response | None:
+        """What answers the request; None before the end of its headers."""
+        return self._target
+
+    def read_head(self) -> bool:
+        """Parse up to the end of the headers, and return whether it is there.
+
+        Raises:
+            RequestError: It is refused.
+        """
+        if self._target is None:
+            event = self._next_event()
+            if isinstance(event, h11.Request):
+                self._open(event)
+        return self._target is not None
+
+    def admit(self, verdict: str | Response) -> None:
+        """Take what the gate says: who it is, or the answer that takes the place of any other.
+
+        Raises:
+            RequestError: It is refused before its body.
+        """
+        if isinstance(verdict, Response):
+            self._target, self.user = verdict, ""
+        else:
+            self.user = verdict
+        self._refuse_body()
+
+    def read_body(self) -> Route | Response | None:
         """Parse what has arrived and return what answers the request, None if it is incomplete.
 
         Raises:
             RequestError: It is refused.
         """
+        while isinstance(event := self._next_event(), h11.Data):
+            self._collect(event)
+        return self._target if type(event) is h11.EndOfMessage else None
+
+    def _next_event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
         try:
-            while True:
-                event = self._parser.next_event()
-                if type(event) is h11.Request:
-                    self._open(event)
-                elif type(event) is h11.Data:
-                    self._collect(event)
-                else:
-                    return self._target if type(event) is h11.EndOfMessage else None
+            return self._parser.next_event()
         except h11.RemoteProtocolError as error:
             status = HTTPStatus(error.error_status_hint)
             if status is HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE and self._target is None:
@@ -102,12 +130,15 @@ class Incoming:
             detail = "Transfer-Encoding goes with HTTP/1.1 and without Content-Length"
             raise RequestError(problem(HTTPStatus.BAD_REQUEST, detail))
         self.path, self.query = split_target(event.target.decode())
-        self._target = target = find(self._routes, self.method, self.path)
-        length = int(headers.get("content-length", "0"))
+        self._target = find(self._routes, self.method, self.path)
+
+    def _refuse_body(self) -> None:
+        target = self._target
+        length = int(self.headers.get("content-length", "0"))
         if isinstance(target, Response):
-            if chunked or length:
+            if length or "transfer-encoding" in self.headers:
                 raise RequestError(target)  # nobody wants its body
-        elif length > target.max_body_bytes:
+        elif target is not None and length > target.max_body_bytes:
             raise _body_error(target)
 
     def _collect(self, event: h11.Data) -> None:

@@ -24,6 +24,7 @@ class Request:
     headers: Mapping[str, str]  # lower-case names; a repeated one is joined with ", "
     body: bytes
     peer: str  # IP address of the client, "" where it has none
+    user: str = ""  # whom the gate has found the client to be, "" for anybody
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Route:
     methods: tuple[str, ...]
     handler: Handler
     max_body_bytes: int = 0
+    has_own_guard: Callable[[], bool] = lambda: False  # whether it judges Authorization itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,10 @@ def split_target(target: str) -> tuple[str, str]:
     return path or "/", query
 
 
-def head(response: Response, *, keep_alive: bool) -> bytes:
-    """Return status line and headers of an answer.
+def head(
+    response: Response, *, keep_alive: bool, defaults: tuple[tuple[str, str], ...] = ()
+) -> bytes:
+    """Return status line and headers of an answer; `defaults` are those it may set itself.
 
     Raises:
         ValueError: A header cannot be sent as it is.
@@ -102,11 +106,19 @@ def head(response: Response, *, keep_alive: bool) -> bytes:
         f"Content-Length: {len(response.body)}",
         *(f"{name}: {value}" for name, value in response.headers),
     ]
+    if defaults:
+        own = {name.lower() for name, _ in response.headers}
+        lines += [f"{name}: {value}" for name, value in defaults if name.lower() not in own]
     if not keep_alive:
         lines.append("Connection: close")
     if not all(map(str.isprintable, lines)):
         raise ValueError(f"line break or control character in the headers {response.headers}")
     return "\r\n".join((*lines, "", "")).encode("latin-1")
+
+
+def peer_of(address: object) -> str:
+    """Return the IP address in a socket's, "" where it has none: an IPv4 one as such."""
+    return str(address[0]).removeprefix("::ffff:") if isinstance(address, tuple) else ""
 
 
 @lru_cache(maxsize=1)

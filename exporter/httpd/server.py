@@ -7,14 +7,11 @@ import errno
 import logging
 import socket
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from exporter.httpd.connection import Connection, Shared
+from exporter.httpd.gate import Gate
 from exporter.httpd.listen import listen
-from exporter.httpd.message import Limits, Route
-
-if TYPE_CHECKING:
-    import ssl  # TLS is asyncio's affair; here a context only passes through
+from exporter.httpd.message import Limits, Route, peer_of
 
 logger = logging.getLogger(__name__)
 
@@ -33,28 +30,30 @@ class Server:
     is closed for it. One timer, for the nearest deadline, serves all of them.
     """
 
-    def __init__(self, routes: Sequence[Route], limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, routes: Sequence[Route], limits: Limits = DEFAULT_LIMITS, gate: Gate | None = None
+    ) -> None:
         self._limits = limits
+        self._gate = gate
         self._connections: set[Connection] = set()
         self._shared = Shared(
             routes={route.path: route for route in routes},
             limits=limits,
+            gate=gate,
             read_buffer=memoryview(bytearray(READ_BYTES)),
             watch=self._watch,
             forget=self._connections.discard,
         )
         self._listeners: list[socket.socket] = []
         self._admissions: set[asyncio.Task[None]] = set()
-        self._ssl_context: ssl.SSLContext | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._accept_timer: asyncio.TimerHandle | None = None
         self._warned_at = -WARNING_SECONDS
+        self._told_at = -WARNING_SECONDS
+        self._failed_handshakes = 0  # since then
 
     async def start(
-        self,
-        addresses: Sequence[str],
-        ssl_context: ssl.SSLContext | None = None,
-        adopted: Sequence[socket.socket] = (),
+        self, addresses: Sequence[str], adopted: Sequence[socket.socket] = ()
     ) -> list[tuple[str, int]]:
         """Listen on every address, and return the (host, port) that each has become.
 
@@ -63,7 +62,6 @@ class Server:
         Raises:
             ListenError: One line: which address, why, what would be right. None is left open then.
         """
-        self._ssl_context = ssl_context
         try:
             self._listeners.extend(adopted)
             self._listeners.extend(map(listen, addresses))
@@ -76,6 +74,8 @@ class Server:
     async def stop(self) -> None:
         """Close everything now. An answer that its client has not taken by now is cut off."""
         self._accept_on_none()
+        if self._gate is not None:
+            self._gate.close()
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
@@ -130,7 +130,7 @@ class Server:
         # idle connection to close for a new one.
         for _ in range(ACCEPT_BURST):
             try:
-                sock, _ = listener.accept()
+                sock, address = listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -143,7 +143,9 @@ class Server:
             connection = Connection(self._shared, sock)
             self._connections.add(connection)
             self._watch(connection.deadline)
-            admission = asyncio.get_running_loop().create_task(self._admit(connection, sock))
+            admission = asyncio.get_running_loop().create_task(
+                self._admit(connection, sock, peer_of(address))
+            )
             self._admissions.add(admission)
             admission.add_done_callback(self._admissions.discard)
 
@@ -158,13 +160,23 @@ class Server:
             self._accept_on_none()
             self._accept_timer = loop.call_later(ACCEPT_PAUSE_SECONDS, self._accept_on_all)
 
-    async def _admit(self, connection: Connection, sock: socket.socket) -> None:
-        context = self._ssl_context
+    async def _admit(self, connection: Connection, sock: socket.socket, peer: str) -> None:
+        context = None if self._gate is None else self._gate.context()
         seconds = None if context is None else self._limits.request_seconds
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: connection, sock, ssl=context, ssl_handshake_timeout=seconds
             )
         except OSError as error:  # TLS errors are OSErrors too
-            logger.debug("handshake failed: %s", error)
             self._connections.discard(connection)
+            self._tell_handshake(peer, error)
+
+    def _tell_handshake(self, peer: str, error: OSError) -> None:
+        """Log why a handshake failed, now and then: asyncio tells the client nothing of it."""
+        self._failed_handshakes += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._told_at >= WARNING_SECONDS:
+            count, self._failed_handshakes = self._failed_handshakes, 0
+            self._told_at = now
+            why = getattr(error, "reason", None) or error.strerror or str(error) or "broken off"
+            logger.info("TLS handshake failed: %d times, last by %s: %s", count, peer, why)

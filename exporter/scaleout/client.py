@@ -16,7 +16,7 @@ from typing import Literal
 from exporter import __version__
 from exporter.config import HttpConfig, urls
 from exporter.scaleout.resolver import Resolver
-from exporter.scaleout.secretfile import SecretError, read_secret
+from exporter.secretfile import SecretError, read_secret
 
 FailureKind = Literal["timeout", "connect", "tls", "dns", "protocol", "credentials"]
 

@@ -12,7 +12,7 @@ from exporter.config import Authorization
 from exporter.httpd import Response
 from exporter.httpd.message import problem
 from exporter.scaleout.clock import Clock
-from exporter.scaleout.secretfile import SecretError, read_secret
+from exporter.secretfile import SecretError, read_secret
 
 logger = logging.getLogger(__name__)
 

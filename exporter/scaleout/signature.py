@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from exporter.scaleout.secretfile import SecretError, read_secret
+from exporter.secretfile import SecretError, read_secret
 
 PREFIX = "whsec_"
 MIN_SECRET_BYTES = 24

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from exporter.config import TlsConfig
 from exporter.scaleout.client import HttpFailedError
-from exporter.scaleout.secretfile import SecretError, refuse_public
+from exporter.secretfile import SecretError, refuse_public
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer  # there for checkers alone

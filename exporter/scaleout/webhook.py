@@ -13,7 +13,7 @@ from exporter.scaleout.client import Answer, HttpClient, HttpFailedError
 from exporter.scaleout.clock import Clock
 from exporter.scaleout.formats import render
 from exporter.scaleout.model import Attempt, Delivery, Outcome
-from exporter.scaleout.secretfile import SecretError, read_secret
+from exporter.secretfile import SecretError, read_secret
 
 log = logging.getLogger(__name__)
 
