@@ -7,29 +7,23 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from apscheduler.executors.debug import DebugExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import ProcessCollector
 
-from exporter import host
-from exporter.board import Plan
-from exporter.catalogue import COLLECTORS, GPU_READERS, RULE_METRICS
-from exporter.config import Config, ConfigError, load
+from exporter.config import Config, ConfigError
 from exporter.doors import Doors
-from exporter.gpu.identity import READER as IDENTITY
-from exporter.host import Group
 from exporter.httpd import Server, adopt, parse_address
 from exporter.once import sources
+from exporter.options import Options, load, plans, switched_off
 from exporter.pipeline import Pipeline
 from exporter.poll import Poller
-from exporter.processes_view import Limits
 from exporter.recorder.flight import Recorder, settings
 from exporter.rules import Engine
 from exporter.sampling import Driver, DriverGoneError
@@ -42,31 +36,12 @@ from exporter.web import Web
 from exporter.xid import Journal, Kmsg, Monitor, Opener, Store
 
 if TYPE_CHECKING:
-    from exporter.simulate import PlantedXid  # real nodes never need it
-
-if TYPE_CHECKING:
-    from exporter.webconfig import Entrance
+    from exporter.webconfig import Entrance  # only a web config needs it
 
 log = logging.getLogger(__name__)
 
 GUARD_SECONDS = 5.0
 DEV_KMSG = Path("/dev/kmsg")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the command line decides."""
-
-    config_file: Path | None
-    web_config_file: Path | None
-    listen_addresses: tuple[str, ...]
-    listen_descriptors: tuple[int, ...]  # of sockets that systemd has opened
-    telemetry_path: str
-    storage_path: Path  # of recordings and requests
-    simulate: str | None  # a profile's name
-    simulated_xids: tuple[PlantedXid, ...]
-    kmsg_path: Path | None  # None: where the kernel has it, or the journal
-    collectors: Mapping[str, bool]  # stronger than the config file's
 
 
 class Daemon:
@@ -82,8 +57,8 @@ class Daemon:
         self._options = options
         self._entrance = self._web_config()
         self._is_config_good = True
-        config = self._load()
-        plan, groups = self._plans(config)
+        config = load(self._options)
+        plan, groups = plans(self._options, config)
         self._fast_seconds = plan.fast_seconds
         node, clock = socket.gethostname(), system_clock()
         self._recorder = Recorder(options.storage_path, settings(config), node)
@@ -99,7 +74,7 @@ class Daemon:
         )
         found = sources(options.simulate, process_reader(), options.simulated_xids)
         self._xids = _xid_monitor(options, found.driver, clock.boot)
-        self._xids.switch(on=self._has_xids(config))
+        self._xids.switch(on="xid" not in switched_off(self._options, config))
         self._poller = Poller(
             found,
             plan,
@@ -170,7 +145,7 @@ class Daemon:
         mistakes = () if self._entrance is None else self._entrance.reload()
         config = None
         try:
-            config = self._load()
+            config = load(self._options)
         except ConfigError as bad:
             mistakes = (*bad.mistakes, *mistakes)
         self._is_config_good = not mistakes
@@ -192,9 +167,9 @@ class Daemon:
         self._poller.reload = Reload(are_good, time.time() if are_good else last)
 
     def _apply(self, config: Config) -> None:
-        plan, groups = self._plans(config)
+        plan, groups = plans(self._options, config)
         self._poller.replan(plan, groups)
-        self._xids.switch(on=self._has_xids(config))
+        self._xids.switch(on="xid" not in switched_off(self._options, config))
         self._recorder.configure(settings(config))
         self._past.configure(plan.fast_seconds)
         self._pipeline.tell(
@@ -256,33 +231,6 @@ class Daemon:
     @property
     def _scheme(self) -> str:
         return "https" if self._entrance is not None and self._entrance.speaks_tls else "http"
-
-    def _load(self) -> Config:
-        path = self._options.config_file
-        return Config() if path is None else load(path, COLLECTORS, RULE_METRICS)
-
-    def _off(self, config: Config) -> set[str]:
-        """Return the collectors that are switched off, by config and command line."""
-        switches = {**config.collectors, **self._options.collectors}
-        return {name for name, on in switches.items() if not on}
-
-    def _has_xids(self, config: Config) -> bool:
-        return "xid" not in self._off(config)
-
-    def _plans(self, config: Config) -> tuple[Plan, tuple[Group[Any], ...]]:
-        """Return what is read, by config and command line."""
-        off = self._off(config)
-        poll = config.poll
-        plan = Plan(
-            readers=tuple(r for r in GPU_READERS if r is IDENTITY or r.collector not in off),
-            fast_seconds=poll.fast_seconds,
-            slow_seconds=poll.slow_seconds,
-            blocking_seconds=poll.pcie_seconds,
-            deadline_seconds=poll.deadline_seconds or poll.fast_seconds / 2,
-            mig_seconds=poll.mig_seconds,
-            limits=Limits(config.processes.max_per_gpu, config.processes.max_workloads),
-        )
-        return plan, tuple(group for group in host.GROUPS if group.name not in off)
 
 
 def _xid_monitor(options: Options, driver: Driver, boot: str) -> Monitor:

@@ -77,7 +77,8 @@ def _daemon(
     flags: argparse.Namespace, addresses: tuple[str, ...], descriptors: tuple[int, ...]
 ) -> int:
     # Late: the other commands need no scheduler, driver or server.
-    from exporter.app import Daemon, Options  # noqa: PLC0415
+    from exporter.app import Daemon  # noqa: PLC0415
+    from exporter.options import Options  # noqa: PLC0415
 
     given = {name: vars(flags)[f"collector.{name}"] for name in COLLECTORS}
     options = Options(

@@ -127,8 +127,12 @@ def accepts_gzip(headers: Mapping[str, str]) -> bool:
 
 
 def may_act(request: Request) -> bool:
-    """Return whether a client may change something: it is known by name, or on this machine."""
-    return bool(request.user) or is_local(request.peer)
+    """Return whether a client may change something: it is known by name, or on this machine.
+
+    A browser sends along what it knows of us, whichever page makes it ask: pages of others may not.
+    """
+    is_ours = request.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+    return is_ours and (bool(request.user) or is_local(request.peer))
 
 
 def is_local(peer: str) -> bool:

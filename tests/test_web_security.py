@@ -409,6 +409,9 @@ def test_who_may_act(start: Start, files: WebFiles) -> None:
     assert not may_act(request)
     assert may_act(Request("POST", "/-/reload", "", {}, b"", "192.0.2.1", "alice"))
     assert may_act(Request("POST", "/-/reload", "", {}, b"", "::1"))
+    for site, may in (("none", True), ("same-origin", True), ("same-site", False), ("x", False)):
+        browser = {"sec-fetch-site": site}
+        assert may_act(Request("POST", "/-/reload", "", browser, b"", "::1", "alice")) is may
     guarded = start(MUTUAL)
     with connect(guarded.port, tls=files.trusting(files.client(CLIENT_NAME))) as client:
         client.send(get("/act", "Content-Length: 0", method="POST"))
