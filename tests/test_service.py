@@ -12,6 +12,7 @@ import pytest
 from container import Container, booted, missing_right
 from packaged import Packages, install
 from standardwebhooks import Webhook
+from web_files import TLS, WebFiles, users
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -42,6 +43,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(("127.0.0.1", 8999), Handler).handle_request()
 import os
 os.rename("/opt/received.new", "/opt/received")
+"""
+# Statuses without a password, with the right one, and with a wrong one.
+ASK = """
+import base64, http.client, ssl, sys
+for password in (None, "secret", "guess"):
+    tls = ssl.create_default_context(cafile=sys.argv[1])
+    client = http.client.HTTPSConnection("localhost", 9836, context=tls)
+    word = base64.b64encode(f"alice:{password}".encode()).decode()
+    known = {"Authorization": f"Basic {word}"} if password else {}
+    client.request("GET", "/metrics", headers=known)
+    print(client.getresponse().status)
 """
 # What the service's user gets when it opens a device.
 OPENER = """
@@ -285,6 +297,28 @@ def test_only_the_service_reads_its_credentials(service: Service) -> None:
     for stranger, secret in (("65534", path), (user, "/etc/credstore/scaler-webhook")):
         done = service.machine.run("sh", "-c", read.format(stranger, secret), check=False)
         assert "Permission denied" in done.stderr
+
+
+def test_web_config_is_handed_over(service: Service, tmp_path: Path) -> None:
+    """As docs/security.md says: certificate, key and users by credentials, under the sandbox."""
+    files = WebFiles(tmp_path)
+    files.write(TLS + users(alice="secret"))
+    folder = "/etc/gpu-node-exporter/tls"
+    names = ("web.yml", "server.pem", "server.key")
+    for name in (*names, "ca.pem"):
+        service.machine.write(f"{folder}/{name}", (tmp_path / name).read_text(), 0o600)
+    default = "/etc/default/gpu-node-exporter"
+    service.machine.write("/opt/default", service.machine.sh(f"cat {default}"))
+    flag = f"--web.config.file=/run/credentials/{UNIT}/web.yml"
+    service.machine.write(default, f'ARGS="{flag}"\n')
+    try:
+        service.start(FAKE_DRIVER, *(f"LoadCredential={name}:{folder}/{name}" for name in names))
+        asked = service.machine.run("/usr/bin/python3", "-c", ASK, f"{folder}/ca.pem").stdout
+    finally:
+        service.machine.sh(f"cat /opt/default > {default}")
+    assert asked.split() == ["401", "200", "401"]
+    assert "listening on https://" in service.journal()
+    assert "open to every user" not in service.journal()
 
 
 def test_a_device_that_is_none_of_its_business_is_refused(service: Service) -> None:
