@@ -17,6 +17,7 @@ from apscheduler.executors.debug import DebugExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import ProcessCollector
 
+from exporter import nvml_pause
 from exporter.config import Config, ConfigError
 from exporter.doors import Doors
 from exporter.httpd import Server, adopt, parse_address
@@ -72,7 +73,8 @@ class Daemon:
             plan.fast_seconds,
             self._scaleout.restored,
         )
-        found = sources(options.simulate, process_reader(), options.simulated_xids)
+        paused = nvml_pause.orders(options.storage_path, clock)
+        found = sources(options.simulate, process_reader(), options.simulated_xids, paused)
         self._xids = _xid_monitor(options, found.driver, clock.boot)
         self._xids.switch(on="xid" not in switched_off(self._options, config))
         self._poller = Poller(

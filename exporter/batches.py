@@ -130,8 +130,9 @@ class GpmSamples:
     """A GPU's places for profiling samples, had from the driver at their first use.
 
     There are two for the GPU, and two for each of its GPU instances (MIG) that was ever profiled.
-    They are kept, also for when the GPU is opened again: giving them back is one more call that a
-    sick GPU may hang in, and a finalizer may run in any thread, amid any other call.
+    They are kept, also for when the GPU is opened again, until NVML is shut down: giving them back
+    is one more call that a sick GPU may hang in, and a finalizer may run in any thread, amid any
+    other call.
     """
 
     def __init__(self) -> None:
@@ -143,6 +144,12 @@ class GpmSamples:
         while len(had) < PAIR:
             had.append(pynvml.nvmlGpmSampleAlloc())
         return had[0], had[1]
+
+    def free(self) -> None:
+        """Give all back, before NVML is shut down; raises pynvml.NVMLError."""
+        for had in self._had.values():
+            while had:
+                pynvml.nvmlGpmSampleFree(had.pop())
 
 
 class GpmBatch:

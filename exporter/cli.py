@@ -165,6 +165,13 @@ def _scale_out(arguments: Sequence[str]) -> int:
     return _tell(scale_out(arguments), CommandError, ConfigError)
 
 
+def _nvml(arguments: Sequence[str]) -> int:
+    from exporter.nvml_pause import NvmlPauseError  # noqa: PLC0415  the daemon needs no tools
+    from exporter.tools import nvml  # noqa: PLC0415
+
+    return _tell(nvml(arguments), NvmlPauseError)
+
+
 def _fit(arguments: Sequence[str]) -> int:
     from exporter.fit.command import run as fit  # noqa: PLC0415  the daemon needs no tools
     from exporter.fit.model import ModelError  # noqa: PLC0415
@@ -210,5 +217,6 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "metrics": _metrics,
     "recordings": _recordings,
     "scale-out": _scale_out,
+    "nvml": _nvml,
     "fit": _fit,
 }

@@ -86,6 +86,13 @@ class Crew:
         """Whether jobs are under way that are not overdue."""
         return bool(self._busy)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no job is under way, overdue ones included."""
+        while not self._finished.empty():
+            self._retire(self._finished.get())
+        return len(self._idle) == self._count
+
     def start(self, jobs: Sequence[Job[T]], *, split: bool) -> None:
         """Begin the jobs: one after another on one thread, or `split` on a thread each."""
         while not self._finished.empty():

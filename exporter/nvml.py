@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from exporter.returns import NO_PERMISSION, NOTHING_YET, error_name, raise_for
 from exporter.sampling import (
     DeviceGoneError,
     DriverAbsentError,
+    DriverGoneError,
     DriverInfo,
     Fault,
     FoundGpu,
@@ -22,6 +24,7 @@ from exporter.sampling import (
 )
 
 LIBRARY = "libnvidia-ml.so.1"
+MISMATCH = pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH
 # What these codes say of a GPU when its handle is asked for.
 UNREACHABLE = {NO_PERMISSION: Fault.NO_PERMISSION, NOTHING_YET: Fault.LOST}
 
@@ -34,12 +37,14 @@ class NvmlDriver:
         self._serial = SerialCalls()
         self._gpm_samples: dict[int, GpmSamples] = {}  # by the GPU's index
         self._driver_version = ""
+        self._module = ""
 
     def connect(self) -> tuple[DriverInfo, tuple[FoundGpu, ...]]:
         """Run nvmlInit and count the GPUs: see sampling.Driver.
 
         None of them is touched: one that hangs would keep the others from being found.
         """
+        self._check_module()
         try:
             pynvml.nvmlInit()
             self._driver_version = pynvml.nvmlSystemGetDriverVersion()
@@ -50,9 +55,21 @@ class NvmlDriver:
             )
             return info, tuple(FoundGpu(i, "") for i in range(pynvml.nvmlDeviceGetCount()))
         except pynvml.NVMLError as error:
+            if error.value == MISMATCH and _is_library_deleted():
+                raise DriverGoneError(f"{LIBRARY} was replaced") from None
             raise DriverAbsentError(_absence(error.value)) from None
         except UnicodeDecodeError as error:
             raise DriverAbsentError(f"the driver's version is no text: {error}") from None
+
+    def _check_module(self) -> None:
+        """Compare the kernel module with the one that our library was loaded for.
+
+        Nothing unmaps a library: only a new process can load the one that fits another module.
+        """
+        module = _module_version(self._sys)
+        if module and self._module and module != self._module:
+            raise DriverGoneError(f"driver {self._module} was replaced by {module}")
+        self._module = self._module or module
 
     def open(
         self, gpu: FoundGpu, readers: tuple[Reader[Any], ...], max_gap_seconds: float
@@ -73,6 +90,15 @@ class NvmlDriver:
             handle, self._driver_version, readers, max_gap_seconds, self._serial, samples
         )
 
+    def close(self) -> None:
+        """Run nvmlShutdown, which closes /dev/nvidia*: see sampling.Driver."""
+        with suppress(pynvml.NVMLError):  # a driver that is gone holds nothing
+            for samples in self._gpm_samples.values():
+                samples.free()
+        self._gpm_samples.clear()
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
     def abandon(self) -> None:
         """Free the turn that a hung call holds."""
         self._serial.abandon()
@@ -92,6 +118,20 @@ class NvmlDriver:
             )
         except OSError:
             return None
+
+
+def _is_library_deleted() -> bool:
+    """Return whether the file of the mapped library is gone, as after an upgrade."""
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    return any("libnvidia-ml.so" in line and "(deleted)" in line for line in maps.splitlines())
+
+
+def _module_version(sys: Path) -> str:
+    """Return the kernel module's version; "" without one, or on a kernel that does not tell."""
+    try:
+        return (sys / "module/nvidia/version").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _cuda_version() -> str:

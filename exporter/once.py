@@ -14,7 +14,7 @@ from exporter.host.processes import Processes
 from exporter.nvml import NvmlDriver
 from exporter.poll import Poller, Sources
 from exporter.sampling import Reader
-from exporter.snapshot import Build, Process, Reload, Snapshot
+from exporter.snapshot import Build, NvmlPause, Process, Reload, Snapshot
 from exporter.users import Users
 
 if TYPE_CHECKING:
@@ -27,18 +27,19 @@ def sources(
     simulate: str | None,
     process: Callable[[], Process | None],
     xids: Sequence[PlantedXid] = (),
+    pause: Callable[[], NvmlPause | None] = lambda: None,
 ) -> Sources:
     """Return where readings come from: NVIDIA's driver, or the simulated node of a profile.
 
-    `xids` are errors that the simulated GPUs will have.
+    `xids` are errors that the simulated GPUs will have; `pause` tells when to let go of the driver.
     """
     build = Build(__version__, platform.python_version(), simulate is not None)
     if simulate is None:
-        return Sources(NvmlDriver(), build, process, processes=Processes(Users().name))
+        return Sources(NvmlDriver(), build, process, processes=Processes(Users().name), pause=pause)
     from exporter.simulate import SimulatedDriver  # noqa: PLC0415  real nodes never need it
 
     driver = SimulatedDriver(simulate, xids=xids)
-    return Sources(driver, build, process, processes=driver.processes(time.time()))
+    return Sources(driver, build, process, processes=driver.processes(time.time()), pause=pause)
 
 
 def look(

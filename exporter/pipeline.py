@@ -56,7 +56,7 @@ class Pipeline:
             DriverGoneError: the driver was unloaded or replaced under us.
         """
         try:
-            snapshot = self._poller.tick()
+            snapshot = self._poller.tick(watched=self._xids.is_watching)
         except DriverGoneError:
             self.latest = self._poller.latest
             raise

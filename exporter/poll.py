@@ -12,6 +12,7 @@ from typing import Any
 
 from exporter.board import Board, Outcome, Plan
 from exporter.crew import Crew, Job
+from exporter.hold import Hold
 from exporter.host import Group
 from exporter.host_poll import HostPoll
 from exporter.ledger import Ledger
@@ -19,30 +20,26 @@ from exporter.processes_view import ProcessesView
 from exporter.procs import ProcessSource
 from exporter.sampling import (
     Driver,
-    DriverAbsentError,
     DriverGoneError,
-    DriverInfo,
     FoundGpu,
 )
-from exporter.snapshot import Build, Gpu, Process, Reload, Snapshot
+from exporter.snapshot import Build, Gpu, NvmlPause, Process, Reload, Snapshot
 from exporter.workloads import Joiner
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 5.0  # between two attempts to find a driver; also the first reading's deadline
+FIRST_SECONDS = 5.0  # the deadline of the first reading
 PROCESS_SECONDS = 5.0  # between two looks at ourselves
 BLOCKING_DEADLINE_SECONDS = 2.0
-UNANSWERED = "the driver has not answered yet"
 SPLIT_SHARE, JOIN_SHARE = 0.2, 0.1  # of the interval: a thread per GPU above, one thread below
-
-Connection = tuple[DriverInfo, tuple[FoundGpu, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
     """Where readings come from, and what is known without reading.
 
-    Without `processes`, nothing is known of those that use GPUs but how many there are.
+    Without `processes`, nothing is known of those that use GPUs but how many there are. `pause`
+    tells whether the driver is to be let go of.
     """
 
     driver: Driver
@@ -50,6 +47,7 @@ class Sources:
     process: Callable[[], Process | None]
     clock: Callable[[], float] = time.monotonic
     processes: ProcessSource | None = None
+    pause: Callable[[], NvmlPause | None] = lambda: None
 
 
 class Poller:
@@ -69,11 +67,8 @@ class Poller:
         self._ledger = Ledger()
         self._crew = Crew("gpu")
         self._blocking_crew = Crew("gpu-blocking")
-        self._connect_crew = Crew("gpu-connect")
-        self._connecting: Job[Connection | str] | None = None
-        self._connect_at = -math.inf
-        self._info: DriverInfo | None = None
-        self._problem = UNANSWERED
+        self._hold = Hold(sources.driver, sources.pause)
+        self._found: tuple[FoundGpu, ...] = ()
         self._pci_gpus: int | None = None
         self._counted_at = -math.inf
         self._process: Process | None = None
@@ -94,25 +89,27 @@ class Poller:
         for board in self._boards:
             board.forget()
 
-    def tick(self) -> Snapshot:
+    def tick(self, *, watched: bool = False) -> Snapshot:
         """Read what is due and publish it.
+
+        Args:
+            watched: Whether somebody else is in a call of the driver.
 
         Raises:
             DriverGoneError: the driver was unloaded or replaced under us.
         """
         now = self._sources.clock()
         self._count_skipped(now)
-        if self._info is None:
-            self._connect(now)
         if now - self._weighed_at >= PROCESS_SECONDS:
             self._weighed_at, self._process = now, self._sources.process()
         if now - self._counted_at >= self._plan.slow_seconds:
             self._counted_at, self._pci_gpus = now, self._driver.pci_gpus()
+        self._take_hold(now, watched=watched)
         jobs = [job for b in self._boards if (job := b.next_job(self._driver, self._plan, now))]
         self._crew.start(jobs, split=self._split)
         host = self._host.read(now, self._ledger)
         first = all(board.sampled_at is None for board in self._boards)
-        self._crew.wait(CONNECT_SECONDS if first else self._plan.deadline_seconds)
+        self._crew.wait(FIRST_SECONDS if first else self._plan.deadline_seconds)
         self._decide_split(jobs)
         outcomes = [(b, b.settle(self._plan, now)) for b in self._boards]
         self._read_blocking(now)
@@ -125,8 +122,9 @@ class Poller:
             stale_after_seconds=self._plan.max_gap_seconds + 2 * self._plan.deadline_seconds,
             build=self._sources.build,
             reload=self.reload,
-            driver=self._info,
-            driver_problem=self._problem,
+            driver=self._hold.info,
+            driver_problem=self._hold.problem,
+            nvml_pause=self._hold.pause,
             pci_gpus=self._pci_gpus,
             gpus=gpus,
             host=host,
@@ -143,14 +141,22 @@ class Poller:
 
     def _join(self, gpus: tuple[Gpu, ...], now: float) -> ProcessesView | None:
         """Join the processes of the GPUs with those of the host, where any were read anew."""
-        if self._joiner is None or self._info is None:
+        if self._joiner is None or self._hold.info is None:
             return None
         started = time.perf_counter()
         before = self._joiner.view
-        view = self._joiner.join(gpus, self._info.driver_version, now)
+        view = self._joiner.join(gpus, self._hold.info.driver_version, now)
         if view is not before:
             self._ledger.durations({"host_processes": time.perf_counter() - started})
         return view
+
+    def _take_hold(self, now: float, *, watched: bool) -> None:
+        """Have the driver, or let go of it; its GPUs are other ones after each time."""
+        in_use = watched or not (self._crew.is_idle and self._blocking_crew.is_idle)
+        self._hold.tick(now, self._plan.deadline_seconds, self._pci_gpus, in_use=in_use)
+        if self._hold.found is not self._found:
+            self._found = found = self._hold.found
+            self._boards = tuple(Board(gpu, i / len(found)) for i, gpu in enumerate(found))
 
     def _count_skipped(self, now: float) -> None:
         """A tick that did not come in time was skipped by the scheduler."""
@@ -158,33 +164,6 @@ class Poller:
             periods = round((now - self._ticked_at) / self._plan.fast_seconds)
             self._ledger.poll("skipped", max(periods - 1, 0))
         self._ticked_at = now
-
-    def _connect(self, now: float) -> None:
-        """Look for the driver on a thread of its own: nvmlInit may take seconds, or hang."""
-        if self._connecting is None:
-            if now - self._connect_at < CONNECT_SECONDS:
-                return
-            self._connect_at = now
-            self._connecting = Job(self._try_connect)
-            self._connect_crew.start([self._connecting], split=False)
-        self._connect_crew.wait(self._plan.deadline_seconds)
-        if not self._connecting.done:
-            return
-        answer, self._connecting = self._connecting.result, None
-        if isinstance(answer, tuple):
-            self._info, found = answer
-            self._boards = tuple(Board(g, i / len(found)) for i, g in enumerate(found))
-            self._problem = ""
-            log.info("driver %s: %d GPUs", self._info.driver_version, len(found))
-        elif answer != self._problem:
-            self._problem = str(answer)
-            log.warning("no GPU readings: %s", self._problem)
-
-    def _try_connect(self) -> Connection | str:
-        try:
-            return self._driver.connect()
-        except DriverAbsentError as absent:
-            return str(absent)
 
     def _decide_split(self, jobs: list[Job[Outcome]]) -> None:
         """Give each GPU a thread of its own while one thread would take too long over them all."""

@@ -223,12 +223,19 @@ class Driver(Protocol):
 
         Raises:
             DriverAbsentError: no driver, no library, no permission, or versions that do not match.
+            DriverGoneError: another driver has been loaded, which only a new process can use.
         """
 
     def open(
         self, gpu: FoundGpu, readers: tuple[Reader[Any], ...], max_gap_seconds: float
     ) -> OpenDevice:
         """Open a GPU for these readers; again after it was lost. Raises as Device.ask does."""
+
+    def close(self) -> None:
+        """Let go of the driver, so that it can be unloaded; `connect` takes it up again.
+
+        Nothing else of it may be in use. May block for seconds.
+        """
 
     def abandon(self) -> None:
         """A call did not return: whatever it holds must not stop the others."""

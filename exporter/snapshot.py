@@ -135,6 +135,15 @@ class Reload:
 
 
 @dataclass(frozen=True, slots=True)
+class NvmlPause:
+    """A pause of NVML: why, for how long still, and whether the driver is let go of yet."""
+
+    reason: str
+    remaining_seconds: float
+    is_free: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """This process, by prometheus_client's ProcessCollector: metric name to value."""
 
@@ -155,6 +164,7 @@ class Snapshot:
     reload: Reload
     driver: DriverInfo | None = None
     driver_problem: str = ""
+    nvml_pause: NvmlPause | None = None
     pci_gpus: int | None = None
     gpus: tuple[Gpu, ...] = ()
     host: Host | None = None

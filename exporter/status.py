@@ -65,6 +65,16 @@ SNAPSHOT_METRICS: tuple[Row[Snapshot], ...] = (
         "1 while NVML is loaded and initialised.",
         lambda s: int(s.driver is not None),
     ),
+    Metric(
+        "gpu_exporter_nvml_paused",
+        "1 while NVML is let go of by order, so that the driver can be changed.",
+        lambda s: int(s.nvml_pause is not None and s.nvml_pause.is_free),
+    ),
+    Metric(
+        "gpu_exporter_nvml_pause_remaining_seconds",
+        "Time until a pause of NVML ends by itself; 0 without one.",
+        lambda s: s.nvml_pause.remaining_seconds if s.nvml_pause else 0.0,
+    ),
     MetricVec(
         "gpu_exporter_sample_age_seconds",
         "Time since the GPU last gave readings.",

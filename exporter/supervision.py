@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from exporter import systemd
-from exporter.poll import UNANSWERED
+from exporter.hold import UNANSWERED
 from exporter.rules_view import FIRING
 from exporter.snapshot import Snapshot
 

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from exporter import nvml_pause
 from exporter.catalogue import COLLECTORS, RULE_METRICS
 from exporter.config import Config, load
 from exporter.flags import Parser, add_config, add_storage
@@ -80,6 +81,35 @@ def scale_out(arguments: Sequence[str]) -> Iterator[str]:
         node = socket.gethostname()
         place = Place(config.external_labels, node, f"http://{node}/")
         yield scaleout.test(config, flags.receiver, place, clock, dry_run=flags.dry_run)
+
+
+def nvml(arguments: Sequence[str]) -> Iterator[str]:
+    """Do `nvml status|pause|resume`; yield what is to be printed.
+
+    Raises:
+        NvmlPauseError: it was not done, and why.
+    """
+    parser = Parser(
+        prog="gpu-node-exporter nvml",
+        description="Have the daemon let go of the driver: for its upgrade, a reset, a MIG change.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="status|pause|resume")
+    status = verbs.add_parser("status", help="whether it is paused, for how long, and why")
+    pause = verbs.add_parser("pause", help="let go of the driver for a while")
+    pause.add_argument("--for", dest="seconds", type=_duration, required=True, metavar="DURATION")
+    pause.add_argument("--reason", required=True, metavar="TEXT")
+    resume = verbs.add_parser("resume", help="take the driver up again")
+    for sub in (status, pause, resume):
+        add_storage(sub)
+    flags = parser.parse_args(arguments)
+    clock = system_clock()
+    if flags.verb == "status":
+        yield nvml_pause.status(flags.storage_path, clock)
+    elif flags.verb == "pause":
+        seconds, reason = flags.seconds, flags.reason
+        yield nvml_pause.pause(flags.storage_path, clock, seconds=seconds, reason=reason)
+    else:
+        yield nvml_pause.resume(flags.storage_path)
 
 
 def _scale_out_parser() -> Parser:

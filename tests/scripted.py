@@ -105,6 +105,7 @@ class ScriptedDriver:
         self.answers = [good_answers() for _ in range(count)]
         self.log: list[tuple[int, Tier]] = []
         self.opened: list[int] = []
+        self.closed = 0
 
     def connect(self) -> tuple[DriverInfo, tuple[FoundGpu, ...]]:
         """List the GPUs, unless there is no driver."""
@@ -122,6 +123,10 @@ class ScriptedDriver:
         if refusal is not None:
             raise refusal
         return ScriptedDevice(self, gpu.index)
+
+    def close(self) -> None:
+        """Count that it was let go of."""
+        self.closed += 1
 
     def abandon(self) -> None:
         """Hold nothing."""

@@ -21,8 +21,8 @@ from http_client import connect, get
 from scripted import Clock
 
 from exporter import systemd
+from exporter.hold import UNANSWERED
 from exporter.httpd import ListenError, adopt
-from exporter.poll import UNANSWERED
 from exporter.rules_view import FIRING, PENDING, RuleStatus, RulesView
 from exporter.sampling import DriverInfo, Fault
 from exporter.scaleout_view import ScaleoutView

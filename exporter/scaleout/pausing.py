@@ -18,13 +18,13 @@ MAX_REASON = 200
 
 
 class PauseFile:
-    """Looks at `<folder>/pause`. It pauses from when it was written, and never for ever.
+    """Looks at a file in a folder. It pauses from when it was written, and never for ever.
 
     Its first word may be a duration as in the config, such as 2h; the rest is the reason.
     """
 
-    def __init__(self, folder: Path | None, clock: Clock) -> None:
-        self._path = None if folder is None else folder / FILE
+    def __init__(self, folder: Path | None, clock: Clock, name: str = FILE) -> None:
+        self._path = None if folder is None else folder / name
         self._clock = clock
         self._seen: tuple[int, int] | None = None  # inode, time of writing
         self._pause: Pause | None = None

@@ -118,6 +118,9 @@ class SimulatedDriver:
             lambda: self._planted.get(gpu.index, NOTHING),
         )
 
+    def close(self) -> None:
+        """Do nothing: nobody holds it."""
+
     def abandon(self) -> None:
         """Do nothing: a hung question of one GPU holds nothing that others need."""
 

@@ -51,6 +51,12 @@ class Monitor:
         self._view = XidView()
         self._shown: object = None
 
+    @property
+    def is_watching(self) -> bool:
+        """Whether a thread of ours is in the driver."""
+        watchers = [*self._stuck, *([self._watcher] if self._watcher else [])]
+        return any(watcher.is_alive() for watcher in watchers)
+
     def switch(self, *, on: bool) -> None:
         """Start, or stop; what is so already stays."""
         if on and self._started_at is None:
@@ -93,6 +99,10 @@ class Monitor:
         watcher = self._watcher
         if watcher is not None and _is_hung(watcher) and len(self._stuck) < MAX_STUCK:
             log.error("NVML does not return from waiting for XID errors")
+            watcher.stop()
+            self._stuck.append(watcher)
+            self._watcher = watcher = None
+        if watcher is not None and not seen:  # the driver is about to be let go of
             watcher.stop()
             self._stuck.append(watcher)
             self._watcher = watcher = None
