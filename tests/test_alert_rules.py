@@ -47,7 +47,7 @@ FIRING = {
     "h100x8-one-lost": FULL | {"GpuLost"},
     "b200x8-sick": FULL
     | {"GpuRecoveryActionNeeded", "GpuEccUncorrected", "GpuEccSramThresholdExceeded"}
-    | {"GpuRowRemapFailure", "GpuRowRemapPending"}
+    | {"GpuRowRemapFailure", "GpuRowRemapPending", "GpuPcieWidthDegraded"}
     | {"GpuFabricManagerUnhealthy", "GpuFabricUnhealthy"},
 }
 
