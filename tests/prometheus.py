@@ -62,10 +62,12 @@ def job(name: str, port: int, interval: str = "1s", more: str = "") -> str:
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, jobs: Iterable[str]) -> Iterator[Prometheus]:
-    """Run Debian's Prometheus on some jobs."""
+def prometheus(
+    folder: Path, jobs: Iterable[str], *flags: str, head: str = ""
+) -> Iterator[Prometheus]:
+    """Run Debian's Prometheus on some jobs; its config may have more at its head."""
     config = folder / "prometheus.yml"
-    config.write_text(f"scrape_configs:\n{''.join(jobs)}")
+    config.write_text(f"{head}scrape_configs:\n{''.join(jobs)}")
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
     log_file = folder / "log"
@@ -76,6 +78,7 @@ def prometheus(folder: Path, jobs: Iterable[str]) -> Iterator[Prometheus]:
                 f"--config.file={config}",
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address=127.0.0.1:{port}",
+                *flags,
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -7,13 +7,10 @@ from collections import Counter
 
 import pytest
 from alert_rules import ALERTS, RULE_FILES, Rule, alerts, fired_labels, recordings, rules
+from alert_series import COUNTERS, KNOWN, OURS, RECORDED, TARGET
 from promql import COMPARISONS, grouped, matchers, metrics, tokens
 
-from exporter.catalogue import CATALOGUE
-from exporter.metric import Kind, MetricVec
-
 JOB = "gpu-node"
-TARGET = {"job", "instance", "cluster"}  # Prometheus's and the operator's own labels
 RUNBOOKS = "https://runbooks.example.com/gpu-node/"
 DASHBOARDS = "https://grafana.example.com/d/"
 PAGES = {
@@ -22,54 +19,6 @@ PAGES = {
     "gpu-scaleout?var-instance={{ $labels.instance }}",
     "gpu-detail?var-instance={{ $labels.instance }}&var-gpu={{ $labels.gpu }}",
 }
-
-# Series that are not ours, with the labels that they have of their own.
-FOREIGN = {
-    "up": set[str](),
-    "prometheus_rule_evaluation_failures_total": {"rule_group"},
-    "alertmanager_notifications_total": {"integration"},
-    "alertmanager_notifications_failed_total": {"integration", "reason"},
-    "vllm:num_requests_running": {"model_name", "engine"},
-    "vllm:num_requests_waiting": {"model_name", "engine"},
-    "vllm:generation_tokens_total": {"model_name", "engine"},
-    "vllm:prompt_tokens_total": {"model_name", "engine"},
-    "vllm:time_to_first_token_seconds_bucket": {"model_name", "engine", "le"},
-    "vllm:time_to_first_token_seconds_count": {"model_name", "engine"},
-    "vllm:e2e_request_latency_seconds_bucket": {"model_name", "engine", "le"},
-    "vllm:e2e_request_latency_seconds_count": {"model_name", "engine"},
-    "tgi_batch_current_size": set[str](),
-    "tgi_queue_size": set[str](),
-    "tgi_batch_inference_count": {"method"},
-    "tgi_request_duration_bucket": {"le"},
-    "tgi_request_duration_count": set[str](),
-    "nv_inference_pending_request_count": {"model", "version"},
-    "nv_inference_exec_count": {"model", "version", "gpu_uuid"},
-    "nv_inference_request_success": {"model", "version", "gpu_uuid"},
-    "nv_inference_request_summary_us": {"model", "version", "gpu_uuid", "quantile"},
-}
-# Ours, promised and not yet in the catalogue: must be empty before a release.
-PENDING = {
-    "gpu_xid_errors_total": {"gpu", "uuid", "xid"},
-    "gpu_xid_last_timestamp_seconds": {"gpu", "uuid", "xid", "mnemonic", "class", "action"},
-    "gpu_xid_unlisted_last_timestamp_seconds": {"pci_bus_id", "xid", "mnemonic", "class", "action"},
-    "gpu_exporter_xid_source_up": {"source"},
-}
-OURS = {
-    metric.name: {*table.labels, *(metric.labels if isinstance(metric, MetricVec) else ())}
-    for table in CATALOGUE
-    for metric in table.metrics
-}
-COUNTERS = {
-    metric.name for table in CATALOGUE for metric in table.metrics if metric.kind is Kind.COUNTER
-}
-RECORDED = {
-    recording.name: {
-        label for metric in metrics(recording.expr) for label in FOREIGN.get(metric, ())
-    }
-    | set(recording.labels)
-    for recording in recordings()
-}
-KNOWN = {**FOREIGN, **PENDING, **OURS, **RECORDED}
 
 each_alert = pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert.name)
 each_rule = pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.name)
@@ -95,7 +44,7 @@ def test_our_series_are_told_from_those_of_others(rule: Rule) -> None:
         if (matcher.label, matcher.operator, matcher.value) == ("job", "=", JOB)
     )
     words = Counter(token.text for token in tokens(rule.expr) if token.kind == "word")
-    for name in metrics(rule.expr) & (OURS.keys() | PENDING.keys()):
+    for name in metrics(rule.expr) & OURS.keys():
         assert jobs[name] == words[name], name
     assert jobs["up"] in {0, words["up"]}
 

@@ -1,0 +1,52 @@
+"""Every series that alerts/ may name, with its labels: the catalogue, and what others expose."""
+
+from __future__ import annotations
+
+from alert_rules import recordings
+from promql import metrics
+
+from exporter.catalogue import CATALOGUE
+from exporter.metric import Kind, MetricVec
+
+TARGET = {"job", "instance", "cluster"}  # Prometheus's and the operator's own labels
+
+# Series that are not ours, with the labels that they have of their own.
+FOREIGN = {
+    "up": set[str](),
+    "prometheus_rule_evaluation_failures_total": {"rule_group"},
+    "alertmanager_notifications_total": {"integration"},
+    "alertmanager_notifications_failed_total": {"integration", "reason"},
+    "vllm:num_requests_running": {"model_name", "engine"},
+    "vllm:num_requests_waiting": {"model_name", "engine"},
+    "vllm:generation_tokens_total": {"model_name", "engine"},
+    "vllm:prompt_tokens_total": {"model_name", "engine"},
+    "vllm:time_to_first_token_seconds_bucket": {"model_name", "engine", "le"},
+    "vllm:time_to_first_token_seconds_count": {"model_name", "engine"},
+    "vllm:e2e_request_latency_seconds_bucket": {"model_name", "engine", "le"},
+    "vllm:e2e_request_latency_seconds_count": {"model_name", "engine"},
+    "tgi_batch_current_size": set[str](),
+    "tgi_queue_size": set[str](),
+    "tgi_batch_inference_count": {"method"},
+    "tgi_request_duration_bucket": {"le"},
+    "tgi_request_duration_count": set[str](),
+    "nv_inference_pending_request_count": {"model", "version"},
+    "nv_inference_exec_count": {"model", "version", "gpu_uuid"},
+    "nv_inference_request_success": {"model", "version", "gpu_uuid"},
+    "nv_inference_request_summary_us": {"model", "version", "gpu_uuid", "quantile"},
+}
+OURS = {
+    metric.name: {*table.labels, *(metric.labels if isinstance(metric, MetricVec) else ())}
+    for table in CATALOGUE
+    for metric in table.metrics
+}
+COUNTERS = {
+    metric.name for table in CATALOGUE for metric in table.metrics if metric.kind is Kind.COUNTER
+}
+RECORDED = {
+    recording.name: {
+        label for metric in metrics(recording.expr) for label in FOREIGN.get(metric, ())
+    }
+    | set(recording.labels)
+    for recording in recordings()
+}
+KNOWN = {**FOREIGN, **OURS, **RECORDED}
