@@ -63,6 +63,7 @@ class Site:
                 Build("1.2.3", "3.10", simulated=True),
                 lambda: None,
                 self.clock,
+                processes=driver.processes(self.wall),
             ),
             PLAN,
             (

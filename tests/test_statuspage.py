@@ -15,19 +15,25 @@ import pytest
 from rules_feed import EPOCH, SUSTAINED, Load, engine, node
 from status_site import NODE, Site, sites
 
+from exporter.cgroup import Attribution
 from exporter.gpu.clocks import Clocks
 from exporter.gpu.ecc import Ecc, EccSram
 from exporter.gpu.fabric import Fabric
 from exporter.gpu.identity import Identity
 from exporter.gpu.memory import Memory
+from exporter.gpu.mig import Instance, Mig
 from exporter.gpu.nvlink import NvLink
 from exporter.gpu.nvlinks import NvLinks
 from exporter.gpu.pcie import PcieLink, PcieThroughput
 from exporter.gpu.power import Power
+from exporter.gpu.processes import Activity, GpuProcess
+from exporter.gpu.profiling import Profiling
 from exporter.gpu.recovery import Recovery
 from exporter.gpu.row_remap import RemappedRows
 from exporter.gpu.temperature import Temperature
 from exporter.gpu.utilization import Utilization
+from exporter.processes_view import OnGpu, OnHost, ProcessesView, Workloads
+from exporter.procs import HostProcess
 from exporter.recorder_view import RecorderView, Stored
 from exporter.rules_view import FIRING, RuleSeries, RuleStatus, RulesView
 from exporter.sampling import DriverInfo, Fault
@@ -38,6 +44,8 @@ from exporter.statuspage.look import plain
 from exporter.statuspage.past import SPANS, Band
 from exporter.statuspage.problems import find
 from exporter.statuspage.spark import HEIGHT, Scale
+from exporter.xid.ledger import Count, Source
+from exporter.xid.view import GpuXids, XidView
 
 DRIVER = DriverInfo("580.95.05", "13.580.95.05", "13.0")
 MOST_BYTES = 100 * 1024
@@ -93,7 +101,7 @@ def healthy(at: float = 100.0, gpus: int = 1) -> Snapshot:
 
 def whats(snapshot: Snapshot) -> list[tuple[str, int | None]]:
     """Return what is wrong, and of which GPU."""
-    return [(problem.key.what, problem.gpu) for problem in find(snapshot)]
+    return [(problem.key.what, problem.gpu) for problem in find(snapshot, EPOCH)]
 
 
 @pytest.fixture(name="site")
@@ -144,22 +152,24 @@ def test_band_is_drawn_around_the_range_of_each_span() -> None:
     high: list[float | None] = [2.0, 2.0, 4.0, None, 99.0]
     path = spark.band(Band(tuple(low), tuple(high)), scale)
     assert path == f"M0 {HEIGHT - 2}h1l1-2v3h-1l-1 1zM4 0h1v{HEIGHT}h-1z"
+    falling = spark.band(Band((1.0, 3.0, 0.0), (9.0, 9.0, 9.0)), scale)
+    assert falling == "M0 17h2v9l-1-3-1 2z"
     assert spark.line([None, 3.0, 3.0, 1.0, None, 5.0], scale) == "M1 23h1l1 2M5 21h1"
     assert spark.band(Band((None,), (None,)), scale) == ""
 
 
 def test_past_keeps_the_range_of_each_span() -> None:
-    """Five seconds a span; absent spans are None, also while a GPU is lost; old ones go."""
+    """Six seconds a span; absent spans are None, also while a GPU is lost; old ones go."""
     past = Past(1.0)
-    for at in range(1000, 1010):
-        past.add(node(at, [0.1 * (at - 1000), Fault.LOST]), EPOCH + at)
+    for at in range(1002, 1012):
+        past.add(node(at, [0.1 * (at - 1002), Fault.LOST]), EPOCH + at)
     first = past.seen().gpus["GPU-0"][0]
-    assert first.lowest[-2:] == pytest.approx((0.0, 0.5))
-    assert first.highest[-2:] == pytest.approx((0.4, 0.9), abs=1e-6)
+    assert first.lowest[-2:] == pytest.approx((0.0, 0.6))
+    assert first.highest[-2:] == pytest.approx((0.5, 0.9))
     assert set(first.lowest[:-2]) == {None}
     assert len(first.lowest) == SPANS
     assert set(past.seen().gpus["GPU-1"][0].highest) == {None}
-    past.add(node(1027, [0.3]), EPOCH)
+    past.add(node(1033, [0.3]), EPOCH)
     assert past.seen().gpus["GPU-0"][0].highest[-5:] == pytest.approx((0.9, None, None, None, 0.3))
     assert "GPU-1" not in past.seen().gpus
     past.add(node(9000, [0.7]), EPOCH)
@@ -173,7 +183,7 @@ def test_spans_hold_two_polls_or_more() -> None:
     past = Past(1.0)
     past.add(node(100, [0.5]), EPOCH)
     past.configure(2.0)
-    assert past.seen().gpus  # spans of 5 s still do
+    assert past.seen().gpus  # spans of 6 s still do
     past.configure(10.0)
     assert (past.seen().step_seconds, past.seen().gpus) == (20.0, {})
 
@@ -317,16 +327,21 @@ def test_hostile_text_is_only_text() -> None:
     """Names from driver, config and files are text: no markup, no script, no control letters."""
     snapshot = healthy()
     gpu = replace(snapshot.gpus[0], identity=Identity(HOSTILE, HOSTILE, "", "", "", ""))
+    mig = Instance(1, 0, HOSTILE, Memory(), Profiling())
+    gpu = replace(gpu, mig=Mig({HOSTILE: mig}))
     other = replace(gpu, index=1, uuid=HOSTILE, identity=Identity("B", "", "", "", "", ""))
     series = (RuleSeries(0, "", FIRING, EPOCH, EPOCH),)
     rule = RuleStatus(HOSTILE, HOSTILE, HOSTILE, FIRING, 1, 0.0, 0.5, 0.6, series, HOSTILE)
     entry = AuditEntry(EPOCH, *[HOSTILE] * 8)
+    ours = HostProcess(7, HOSTILE, HOSTILE, 0.0, 1, 0.0, Attribution(HOSTILE, HOSTILE, HOSTILE))
+    process = OnGpu({("7", HOSTILE): GpuProcess(7, 1, None)}, 0, 0)
     decision = replace(entry, what="decision")
     snapshot = replace(
         snapshot,
         gpus=(gpu, other),
         driver=DriverInfo(HOSTILE, HOSTILE, HOSTILE),
         rules=RulesView((rule,)),
+        processes=ProcessesView({0: process}, OnHost((ours,)), Workloads()),
         recorder=RecorderView(True, {}, 1, 1, (Stored(HOSTILE, 1, True),)),
         scaleout=ScaleoutView(
             newest=(entry, decision),
@@ -383,6 +398,11 @@ def test_every_node_has_a_page(profile: str, tmp_path: Path) -> None:
 def test_page_of_sixteen_gpus_is_small() -> None:
     """With readings that fill every graph as badly as can be, the page stays under 100 KiB."""
     past, chance = Past(1.0), random.Random(7)  # noqa: S311  no secret
+    several = GpuProcess(1_000_000, 1 << 30, Activity(0.5, 0.1, {}))
+    names: dict[tuple[str, ...], GpuProcess] = {
+        (str(pid), "VLLM::Worker_TP0"): several for pid in range(20)
+    }
+    entry = AuditEntry(EPOCH, "decision", "rate_limited", "a" * 40, "r" * 40, detail="d" * 200)
     with_rules = engine()
     for at in range(1000, 1320):
         snapshot = replace(
@@ -393,7 +413,17 @@ def test_page_of_sixteen_gpus_is_small() -> None:
         with_rules.observe(snapshot, EPOCH + at)
         snapshot = replace(snapshot, rules=with_rules.view)
         past.add(snapshot, EPOCH + at)
-    assert len(page_of(snapshot, past)) <= MOST_BYTES
+    errors = GpuXids({13: 1, 31: 1, 43: 1}, dict.fromkeys((13, 31, 43), EPOCH + at))
+    snapshot = replace(
+        snapshot,
+        xids=XidView({gpu.uuid: errors for gpu in snapshot.gpus}),
+        processes=ProcessesView({0: OnGpu(names, 9, 0)}, OnHost(()), Workloads()),
+        recorder=RecorderView(True, {}, 1, 1, (Stored("r" * 80, 1, False),) * 8),
+        scaleout=ScaleoutView(newest=(entry,) * 12),
+    )
+    page = page_of(snapshot, past).encode()
+    assert page.count(b"XID ") > 16
+    assert len(page) <= MOST_BYTES, len(page)
 
 
 def noisy(gpu: Gpu, chance: random.Random) -> Gpu:
@@ -447,3 +477,76 @@ def names_in(value: Any) -> Iterator[str]:
                 yield from names_in(one)
     elif isinstance(value, float):
         assert math.isfinite(value)
+
+
+def test_xid_errors_are_told_while_they_are_news() -> None:
+    """Critical ones first; informational ones are no problem; all stay with their GPU."""
+    gpus = {"GPU-0": GpuXids({79: 1, 43: 2, 13: 1}, {79: EPOCH - 10, 43: EPOCH - 5, 13: EPOCH})}
+    unlisted = {("0000:3b:00.0", 79): Count(1, EPOCH - 20)}
+    snapshot = replace(healthy(), xids=XidView(gpus, unlisted, {Source.NVML: True}))
+    past = Past(1.0)
+    past.add(snapshot, EPOCH)
+    told = json_of(snapshot, past)
+    assert [(p["severity"], p["gpu"], p["since_timestamp_seconds"]) for p in told["problems"]] == [
+        ("critical", 0, EPOCH - 10),
+        ("critical", None, EPOCH - 20),
+        ("warning", 0, EPOCH),
+    ]
+    assert told["problems"][0]["text"].endswith("_OFF_THE_BUS; NVIDIA's advice: RESTART_BM")
+    assert "The GPU at 0000:3b:00.0, which the driver does not list" in told["problems"][1]["text"]
+    assert [(x["xid"], x["errors_total"]) for x in told["gpus"][0]["xids"]] == [
+        (13, 1),
+        (43, 2),
+        (79, 1),
+    ]
+    assert list(find(snapshot, EPOCH + 900)) == []
+
+
+def test_blind_watch_for_xid_errors_is_told() -> None:
+    """With no source that works, XIDs go unseen; with one of two, they do not."""
+    for source, expected in ((False, ["xid_unseen"]), (True, [])):
+        sources = {Source.NVML: source, Source.KERNEL_LOG: False}
+        snapshot = replace(healthy(), xids=XidView(sources=sources))
+        assert [what for what, _ in whats(snapshot)] == expected
+
+
+def test_processes_are_summed_up_over_their_gpus(site: Site) -> None:
+    """Heaviest first, with who runs them; what the host does not tell is not known."""
+    site.run(65)
+    told = json_of(site.pipeline.latest, site.past)["processes"]
+    heaviest = told["heaviest"]
+    assert [one["memory_used_bytes"] for one in heaviest] == sorted(
+        (one["memory_used_bytes"] for one in heaviest), reverse=True
+    )
+    assert {"user", "workload", "gpus", "resident_memory_bytes"} <= heaviest[0].keys()
+    one = GpuProcess(7, 1 << 30, Activity(0.5, 0.1, {}))
+    other = GpuProcess(7, 2 << 30, None)
+    on_gpu = {gpu: OnGpu({("7", "a"): process}, 1, 0) for gpu, process in ((3, one), (4, other))}
+    view = ProcessesView(on_gpu, OnHost(()), Workloads())
+    (summed,) = (told := json_of(replace(healthy(), processes=view))["processes"])["heaviest"]
+    assert (summed["gpus"], summed["memory_used_bytes"]) == ([3, 4], 3 << 30)
+    assert (summed["sm_utilization_ratio"], summed["resident_memory_bytes"]) == (0.5, None)
+    assert told["left_out"] == 2
+    assert "3–4" in page_of(replace(healthy(), processes=view))
+
+
+def test_mig_devices_have_a_panel(tmp_path: Path) -> None:
+    """Each MIG device with its GPU, profile and memory; no panel on a node without."""
+    with sites(tmp_path, "h100-mig") as mig:
+        mig.run(65)
+        told = json_of(mig.pipeline.latest, mig.past)
+        page = page_of(mig.pipeline.latest, mig.past)
+    assert told["mig_devices"]
+    for device in told["mig_devices"]:
+        assert device["mig_uuid"] in page
+        assert 0 <= device["memory_used_bytes"] <= device["memory_total_bytes"]
+    assert "MIG devices" not in page_of(healthy())
+
+
+def test_many_problems_stay_few_lines() -> None:
+    """A node on which everything is wrong has a page that still fits; the JSON has all of it."""
+    gpus = tuple(Gpu(index, f"GPU-{index}", Fault.LOST) for index in range(60))
+    snapshot = replace(healthy(), gpus=gpus, pci_gpus=60)
+    assert len(json_of(snapshot)["problems"]) == 61
+    assert page_of(snapshot).count('<li class="critical">') == 24
+    assert "37 more: see the JSON" in page_of(snapshot)

@@ -84,11 +84,9 @@ def _lanes(gpu: Gpu) -> str | None:
 
 def _links(gpu: Gpu) -> str | None:
     active = gpu.nvlinks.active if gpu.nvlinks else {}
-    up = sum(active.values())
+    links, up = len(active), sum(active.values())
     # None up: nothing is connected.
-    return (
-        f"has {len(active) - up:g} of {len(active)} NVLinks down" if 0 < up < len(active) else None
-    )
+    return f"has {links - up:g} of {links} NVLinks down" if 0 < up < links else None
 
 
 CHECKS: tuple[tuple[str, str, Callable[[Gpu], str | None]], ...] = (

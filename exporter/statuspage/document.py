@@ -11,12 +11,13 @@ from urllib.parse import quote
 
 from exporter.recorder.clock import iso, time_of_day
 from exporter.recorder.svg import safe
-from exporter.statuspage import gpus, logbook, panels, units
+from exporter.statuspage import gpus, logbook, panels, units, usage
 from exporter.statuspage.panels import moment, now_of
 from exporter.statuspage.view import Issue, Status
 
 REFRESH_SECONDS = 2
 REFRESH_WITHOUT_SCRIPT_SECONDS = 10
+MOST_PROBLEMS = 24
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">'
     '<rect width="16" height="16" rx="3" fill="{color}"/>'
@@ -77,9 +78,11 @@ class Document:
         yield from _gpus(status)
         yield '<div class="panels"><div>'
         yield from panels.rules(status)
+        yield from usage.processes(status)
         yield from logbook.scale_out(status)
         yield "</div><div>"
         yield from panels.host(status)
+        yield from usage.mig_devices(status)
         yield from logbook.recordings(status)
         yield "</div></div></main>"
         yield from _footer(status)
@@ -133,13 +136,15 @@ def _problems(status: Status, worst: str) -> Iterator[str]:
     yield f'<h2 id="h-problems" role="status">{heading}</h2>'
     if status.problems:
         yield '<ul class="problems">'
-        for problem in status.problems:
+        for problem in status.problems[:MOST_PROBLEMS]:
             since = _since(problem, now_of(status))
             yield (
                 f'<li class="{problem.severity}"><span class="word">{problem.severity}</span>'
                 f'<span>{safe(problem.text)}</span><span class="since">{since}</span></li>'
             )
         yield "</ul>"
+        if len(status.problems) > MOST_PROBLEMS:
+            yield f'<p class="soft">{len(status.problems) - MOST_PROBLEMS} more: see the JSON.</p>'
     else:
         yield f'<p class="soft">{_calm(status)}</p>'
     yield "</section>"

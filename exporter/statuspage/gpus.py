@@ -18,6 +18,9 @@ EVENTS = {
     "hw_thermal_slowdown": "hardware thermal slowdown",
     "hw_power_brake_slowdown": "power brake",
 }
+XIDS_SHOWN = 2
+XID_STYLES = {"critical": "fault", "application": "firing", "informational": "calm"}
+ECC_STYLES = {"uncorrected": "firing", "corrected": "calm"}
 OVERHANG = 2  # of a stroke at the upper edge
 
 
@@ -83,6 +86,15 @@ def _name(gpu: GpuStatus, status: Status) -> str:
     if gpu.fault is not None:
         tags.append(_tag("fault", gpu.fault.replace("_", " ")))
     now = (status.timestamp_seconds or 0.0) + (status.age_seconds or 0.0)
+    for error in gpu.xids[:XIDS_SHOWN]:
+        ago = units.duration(now - error.last_timestamp_seconds)
+        tags.append(_tag(XID_STYLES[error.severity], f"XID {error.xid}, {ago} ago"))
+    for name, count in (
+        ("uncorrected", gpu.ecc_uncorrected_errors),
+        ("corrected", gpu.ecc_corrected_errors),
+    ):
+        if count:
+            tags.append(_tag(ECC_STYLES[name], f"ECC {count:g} {name}"))
     for rule in gpu.rules:
         lasts = units.duration(now - rule.since_timestamp_seconds)
         tags.append(_tag(rule.state, f"{safe(rule.rule)} {rule.state}, {lasts}"))

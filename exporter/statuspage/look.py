@@ -16,6 +16,7 @@ from exporter.snapshot import Gpu, Host, Snapshot
 from exporter.statuspage.ailments import CRITICAL
 from exporter.statuspage.past import GPU_COLUMNS, HOST_COLUMNS, Band, Column, Seen, key_of
 from exporter.statuspage.problems import Key, Problem, find, unready
+from exporter.statuspage.tenants import mig_devices, processes, xids
 from exporter.statuspage.view import (
     VERSION,
     Decision,
@@ -53,6 +54,8 @@ def look(snapshot: Snapshot | None, seen: Seen, node: str) -> Status:
             driver=None,
             problems=(starting,),
             gpus=(),
+            mig_devices=(),
+            processes=None,
             host=None,
             rules=(),
             recordings=None,
@@ -61,7 +64,7 @@ def look(snapshot: Snapshot | None, seen: Seen, node: str) -> Status:
             history_until_timestamp_seconds=None,
         )
     driver, rules = snapshot.driver, snapshot.rules.rules if snapshot.rules else ()
-    why = unready(snapshot)
+    why, now = unready(snapshot), seen.wall_offset + snapshot.now
     return Status(
         version=VERSION,
         node=node,
@@ -73,8 +76,10 @@ def look(snapshot: Snapshot | None, seen: Seen, node: str) -> Status:
         driver=DriverStatus(driver.driver_version, driver.nvml_version, driver.cuda_version)
         if driver
         else None,
-        problems=tuple(_issue(problem, snapshot, seen) for problem in find(snapshot)),
+        problems=tuple(_issues(snapshot, seen, now)),
         gpus=tuple(_gpu(gpu, snapshot, rules, seen) for gpu in snapshot.gpus),
+        mig_devices=tuple(mig_devices(snapshot)),
+        processes=processes(snapshot),
         host=None if snapshot.host is None else _host(snapshot.host, seen),
         rules=tuple(_rule(rule) for rule in rules),
         recordings=_recordings(snapshot.recorder),
@@ -87,6 +92,12 @@ def look(snapshot: Snapshot | None, seen: Seen, node: str) -> Status:
 def plain(text: str) -> str:
     """Return text without what URLs in it may hold of secrets: user, password, query."""
     return URL.sub(r"\1\3", text)
+
+
+def _issues(snapshot: Snapshot, seen: Seen, now: float) -> Iterator[Issue]:
+    """Yield the problems, those first that are critical."""
+    for problem in sorted(find(snapshot, now), key=lambda one: one.severity != CRITICAL):
+        yield _issue(problem, snapshot, seen)
 
 
 def _issue(problem: Problem, snapshot: Snapshot, seen: Seen) -> Issue:
@@ -140,6 +151,10 @@ def _gpu(gpu: Gpu, snapshot: Snapshot, rules: tuple[RuleStatus, ...], seen: Seen
         nvlink_receive_bytes_per_second=nvlink.receive_bytes_per_second if nvlink else None,
         nvlinks=len(links.active) or None if links else None,
         nvlinks_active=int(sum(links.active.values())) if links and links.active else None,
+        ecc_corrected_errors=gpu.ecc.errors.get(("corrected", "volatile")) if gpu.ecc else None,
+        ecc_uncorrected_errors=gpu.ecc.errors.get(("uncorrected", "volatile")) if gpu.ecc else None,
+        recovery_action=gpu.recovery.word if gpu.recovery else None,
+        xids=tuple(xids(gpu, snapshot)),
         rules=tuple(_rules_of(gpu.index, rules)),
         history={} if snapshot.is_stale else _history(GPU_COLUMNS, seen.gpus.get(key_of(gpu), ())),
     )

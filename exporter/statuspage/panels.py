@@ -12,7 +12,8 @@ from exporter.statuspage.gpus import band, clips
 from exporter.statuspage.view import HostStatus, RuleSummary, Status
 
 RECENT_SECONDS = 20 * 3600  # what is older is told with its day
-NUMBERS = {"Now", "Threshold", "Fired", "Size"}  # heads of columns that stand to the right
+# Heads of columns that stand to the right.
+NUMBERS = {"Now", "Threshold", "Fired", "Size", "VRAM", "SM", "RAM", "Active"}
 RIGHT = ' class="n"'
 STYLES = {"firing": "warning", "pending": "waiting"}
 

@@ -1,7 +1,7 @@
 """The last five minutes of a few readings, and since when what is wrong has been wrong.
 
 Not taken from the recorder's ring: that one is as long as the config says, none for some, and holds
-whole snapshots. Here a GPU takes 4 KiB, whatever is configured.
+whole snapshots. Here a GPU takes 3.5 KiB, whatever is configured.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from exporter.statuspage.problems import Key, find
 
 T = TypeVar("T")
 
-SPANS = 60
-LEAST_SPAN_SECONDS = 5.0
+SPANS = 50
+LEAST_SPAN_SECONDS = 6.0
 SAMPLES_PER_SPAN = 2  # at least, so that a late poll leaves no gap
 START_SECONDS = 35.0  # by then all that is read now and then has been read once
 
@@ -171,7 +171,7 @@ class Past:
 
     def add(self, snapshot: Snapshot, wall: float) -> None:
         """Take what a poll has read, at this wall clock (seconds since the epoch)."""
-        problems = [problem.key for problem in find(snapshot)]
+        problems = [problem.key for problem in find(snapshot, wall)]
         with self._lock:
             if self._started_at is None:
                 self._started_at = snapshot.taken_at

@@ -10,9 +10,11 @@ from exporter.rules_view import FIRING
 from exporter.sampling import Fault
 from exporter.snapshot import Snapshot
 from exporter.statuspage.ailments import CRITICAL, WARNING, ailments
+from exporter.xid.table import Severity, xid
 
 STARTING = "the first readings are under way"
 
+XID_SECONDS = 900.0  # for which one that happened is told, as by the alerts
 FAULTS = {
     Fault.LOST: "is lost: it has fallen off the bus, or its driver gave it up",
     Fault.HUNG: "hangs: a driver call does not return",
@@ -63,8 +65,8 @@ def unready(snapshot: Snapshot | None) -> str | None:
     return None
 
 
-def find(snapshot: Snapshot) -> Iterator[Problem]:
-    """Yield what is wrong; what does not work at all comes first."""
+def find(snapshot: Snapshot, wall: float) -> Iterator[Problem]:
+    """Yield what is wrong at this wall clock."""
     if snapshot.is_stale:
         # Nothing in it may pass for the present.
         yield Problem(Key("stale"), CRITICAL, f"No fresh readings: {unready(snapshot)}")
@@ -84,6 +86,7 @@ def find(snapshot: Snapshot) -> Iterator[Problem]:
         if gpu.fault is not None:
             key = Key("gpu_fault", f"{gpu.uuid} {gpu.fault.value}")
             yield Problem(key, CRITICAL, f"GPU {gpu.index} {FAULTS[gpu.fault]}", gpu.index)
+    yield from _xids(snapshot, wall)
     yield from _rules(snapshot)
     for gpu in snapshot.gpus:
         for what, severity, text in ailments(gpu):
@@ -93,6 +96,35 @@ def find(snapshot: Snapshot) -> Iterator[Problem]:
     if not snapshot.reload.successful:
         text = "The config file is bad; the daemon goes on with the config that it had"
         yield Problem(Key("config"), WARNING, text)
+
+
+def _xids(snapshot: Snapshot, wall: float) -> Iterator[Problem]:
+    """Yield what the GPUs have told of lately; what is only informational is no problem."""
+    if snapshot.xids is None:
+        return
+    for gpu in snapshot.gpus:
+        known = snapshot.xids_of(gpu)
+        for number, at in known.last_seconds.items() if known else ():
+            if wall - at < XID_SECONDS:
+                yield from _xid(f"GPU {gpu.index}", gpu.uuid, number, at, gpu.index)
+    for (address, number), count in snapshot.xids.unlisted.items():
+        if wall - count.last_seconds < XID_SECONDS:
+            who = f"The GPU at {address}, which the driver does not list,"
+            yield from _xid(who, address, number, count.last_seconds)
+    if snapshot.xids.sources and not any(snapshot.xids.sources.values()):
+        text = "XID errors go unseen: neither NVML nor the kernel log can be read"
+        yield Problem(Key("xid_unseen"), WARNING, text)
+
+
+def _xid(
+    who: str, subject: str, number: int, at: float, gpu: int | None = None
+) -> Iterator[Problem]:
+    meaning = xid(number)
+    if meaning.severity is Severity.INFORMATIONAL:
+        return
+    severity = CRITICAL if meaning.severity is Severity.CRITICAL else WARNING
+    text = f"{who} had XID {number}, {meaning.mnemonic}; NVIDIA's advice: {meaning.action}"
+    yield Problem(Key("xid", f"{subject} {number}"), severity, text, gpu, at)
 
 
 def _rules(snapshot: Snapshot) -> Iterator[Problem]:

@@ -81,8 +81,10 @@ def _line(ys: Sequence[int], step: int) -> str:
         if flat:
             moves.append(f"h{flat}")
             flat = 0
+        # A sign parts two numbers, and a step to the left needs no further "l" before it.
+        again = "" if step < 0 and moves and moves[-1][0] in "l-" else "l"
         rise = after - y
-        moves.append(f"l{step}{rise}" if rise < 0 else f"l{step} {rise}")
+        moves.append(f"{again}{step}{rise}" if rise < 0 else f"{again}{step} {rise}")
         y = after
     if flat:
         moves.append(f"h{flat}")

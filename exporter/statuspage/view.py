@@ -44,8 +44,57 @@ class GpuRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Xid:
+    """An XID error of a GPU since the node booted; `severity` as the label class of the metrics."""
+
+    xid: int
+    mnemonic: str
+    severity: str
+    action: str
+    errors_total: int
+    last_timestamp_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MigDevice:
+    """A MIG device; one that shares its GPU instance shows the same as the other."""
+
+    gpu: int
+    mig_uuid: str
+    profile: str
+    memory_used_bytes: float | None
+    memory_total_bytes: float | None
+    graphics_engine_active_ratio: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """A process that uses GPUs; memory and utilization are those of all its GPUs together.
+
+    `sm_utilization_ratio` is the highest of one GPU. What /proc does not tell us is "" or None.
+    """
+
+    pid: int
+    process: str
+    user: str
+    workload: str
+    gpus: tuple[int, ...]
+    memory_used_bytes: int | None
+    sm_utilization_ratio: float | None
+    resident_memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """The processes with most GPU memory, and how many more there are."""
+
+    heaviest: tuple[GpuProcess, ...]
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
 class GpuStatus:
-    """One GPU; `history` is by reading."""
+    """One GPU; `history` is by reading, ECC errors are since the driver was loaded."""
 
     gpu: int
     uuid: str
@@ -73,6 +122,10 @@ class GpuStatus:
     nvlink_receive_bytes_per_second: float | None
     nvlinks: int | None
     nvlinks_active: int | None
+    ecc_corrected_errors: float | None
+    ecc_uncorrected_errors: float | None
+    recovery_action: str | None
+    xids: tuple[Xid, ...]
     rules: tuple[GpuRule, ...]
     history: Mapping[str, Band]
 
@@ -195,6 +248,8 @@ class Status:
     driver: DriverStatus | None
     problems: tuple[Issue, ...]
     gpus: tuple[GpuStatus, ...]
+    mig_devices: tuple[MigDevice, ...]
+    processes: Processes | None
     host: HostStatus | None
     rules: tuple[RuleSummary, ...]
     recordings: Recordings | None
