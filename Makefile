@@ -37,10 +37,12 @@ bench: ## measure the budgets beside the peers
 	@$(PREPARE) bench compiler programs
 	@$(BIN)/python bench/run.py $(ARGS)
 
-docs: ## write anew what is generated: docs/metrics.md, the PrometheusRule, the table of alerts
+docs: ## write anew what is generated: metrics, findings, PrometheusRule, table of alerts
 	@$(PREPARE) run
 	@$(BIN)/gpu-node-exporter metrics > docs/metrics.md.new
 	@mv docs/metrics.md.new docs/metrics.md
+	@sed -i '/^## Findings$$/,$$d' docs/doctor.md
+	@$(BIN)/gpu-node-exporter doctor --findings >> docs/doctor.md
 	@$(BIN)/python scripts/manifests.py
 	@$(BIN)/python scripts/alerts_reference.py
 

@@ -184,6 +184,25 @@ def _fit(arguments: Sequence[str]) -> int:
     return _print(text) or (OK if fits else BAD)
 
 
+def _doctor(arguments: Sequence[str]) -> int:
+    from exporter.doctor.bundle import BundleError  # noqa: PLC0415  the daemon needs no tools
+    from exporter.doctor.command import DoctorError  # noqa: PLC0415
+    from exporter.doctor.command import run as doctor  # noqa: PLC0415
+
+    logs.configure("error", None)  # what the poller says of the driver is in the report
+    try:
+        text, is_wrong = doctor(arguments, colour=_has_colours())
+    except (BundleError, DoctorError) as problem:
+        return _say(f"gpu-node-exporter doctor: {problem}")
+    return _print(text) or (BAD if is_wrong else OK)
+
+
+def _has_colours() -> bool:
+    """Return whether stdout shows colours, and may: https://no-color.org."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
+    return not plain and sys.stdout.isatty()
+
+
 def _tell(texts: Iterable[str], *problems: type[Exception]) -> int:
     try:
         for text in texts:
@@ -219,4 +238,5 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "scale-out": _scale_out,
     "nvml": _nvml,
     "fit": _fit,
+    "doctor": _doctor,
 }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from exporter.simulate import PlantedXid  # real nodes never need it
 
 DEADLINE_SECONDS = 5.0
+TICK_SECONDS = 1.0
 
 
 def sources(
@@ -50,6 +51,32 @@ def look(
     A GPU that does not answer within 5 s is in it with its fault; without a driver it has none,
     and says why in `driver_problem`.
     """
-    plan = Plan(tuple(readers), 1.0, 1.0, 1.0, DEADLINE_SECONDS)
+    return _poller(sources(simulate, lambda: None), readers, groups).tick()
+
+
+def watch(
+    origin: Sources,
+    readers: Sequence[Reader[Any]],
+    groups: Sequence[Group[Any]],
+    ticks: int,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Snapshot:
+    """Read these groups `ticks` times, a second apart, and return the last: with rates, too.
+
+    Raises:
+        DriverGoneError: the driver was unloaded or replaced meanwhile.
+    """
+    poller = _poller(origin, readers, groups)
+    for _ in range(ticks - 1):
+        poller.tick()
+        sleep(TICK_SECONDS)
+    return poller.tick()
+
+
+def _poller(
+    origin: Sources, readers: Sequence[Reader[Any]], groups: Sequence[Group[Any]]
+) -> Poller:
+    every = TICK_SECONDS
+    plan = Plan(tuple(readers), every, every, every, DEADLINE_SECONDS)
     reload = Reload(successful=True, success_timestamp_seconds=time.time())
-    return Poller(sources(simulate, lambda: None), plan, tuple(groups), reload).tick()
+    return Poller(origin, plan, tuple(groups), reload)

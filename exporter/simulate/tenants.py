@@ -80,28 +80,31 @@ _EIGHT = (
     Tenant(7732, "python3", "alice", _SLURM.format(task=1), (7,), 0.97, 1.0, 18.0, is_leaking=True),
 )
 
+_PARTED = (
+    *(
+        Tenant(
+            3200 + number,
+            "tritonserver",
+            "triton-server",
+            _unit(f"triton@{number}"),
+            (0,),
+            share,
+            share,
+            instance=(gpu_instance, 0),
+        )
+        for number, (gpu_instance, share) in enumerate(((1, 0.5), (5, 0.3), (13, 0.15)))
+    ),
+    _vllm(1),
+)
+
 # By profile of the node; nobody uses the others.
 TENANTS: Mapping[str, tuple[Tenant, ...]] = MappingProxyType(
     {
         "h100x8": _EIGHT,
         "b200x8": _EIGHT,
         "b200x8-sick": _EIGHT,
-        "a100-mig": (
-            *(
-                Tenant(
-                    3200 + number,
-                    "tritonserver",
-                    "triton-server",
-                    _unit(f"triton@{number}"),
-                    (0,),
-                    share,
-                    share,
-                    instance=(gpu_instance, 0),
-                )
-                for number, (gpu_instance, share) in enumerate(((1, 0.5), (5, 0.3), (13, 0.15)))
-            ),
-            _vllm(1),
-        ),
+        "a100-mig": _PARTED,
+        "h100-mig": _PARTED,
         "l40s": tuple(_vllm(gpu) for gpu in range(4)),
         "t4": (_vllm(0),),
         "geforce": (
