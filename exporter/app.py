@@ -21,6 +21,7 @@ from exporter import nvml_pause
 from exporter.config import Config, ConfigError
 from exporter.doors import Doors
 from exporter.httpd import Server, adopt, parse_address
+from exporter.inference import Inference
 from exporter.once import sources
 from exporter.options import Options, load, plans, switched_off
 from exporter.pipeline import Pipeline
@@ -84,8 +85,16 @@ class Daemon:
             Reload(successful=True, success_timestamp_seconds=time.time()),
         )
         self._past = Past(plan.fast_seconds)
+        self._inference = Inference()
+        self._inference.configure(config.inference_servers)
         self._pipeline = Pipeline(
-            self._poller, self._engine, self._recorder, self._scaleout, self._xids, self._past
+            self._poller,
+            self._engine,
+            self._recorder,
+            self._scaleout,
+            self._xids,
+            self._past,
+            self._inference.view,
         )
         self._web = Web(
             lambda: self._pipeline.latest,
@@ -134,6 +143,7 @@ class Daemon:
         guard.cancel()
         await self._server.stop()
         self._xids.stop()
+        self._inference.stop()
         self._recorder.close()
         self._scaleout.stop()
         return self._exit_code
@@ -173,6 +183,7 @@ class Daemon:
         self._poller.replan(plan, groups)
         self._xids.switch(on="xid" not in switched_off(self._options, config))
         self._recorder.configure(settings(config))
+        self._inference.configure(config.inference_servers)
         self._past.configure(plan.fast_seconds)
         self._pipeline.tell(
             self._engine.replace(

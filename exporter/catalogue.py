@@ -6,7 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from exporter import host, processes_view, recorder_view, rules_view, scaleout_view, status
+from exporter import (
+    host,
+    inference_view,
+    processes_view,
+    recorder_view,
+    rules_view,
+    scaleout_view,
+    status,
+)
 from exporter.gpu import (
     clocks,
     confidential,
@@ -95,6 +103,12 @@ def processes_on_gpu(snapshot: Snapshot) -> list[processes_view.OnGpu | None]:
     return [seen.get(gpu.index) for gpu in snapshot.gpus]
 
 
+def inference_of_gpus(snapshot: Snapshot) -> list[inference_view.Load | None]:
+    """Return the load of each GPU's inference servers."""
+    view = snapshot.inference
+    return [view.of_gpu(gpu.index, gpu.uuid) if view else None for gpu in snapshot.gpus]
+
+
 def of_processes(
     part: Callable[[processes_view.ProcessesView], T], metrics: tuple[Row[T], ...]
 ) -> Table:
@@ -167,8 +181,12 @@ CATALOGUE: tuple[Table, ...] = (
     single(lambda s: s.recorder, recorder_view.METRICS),
     single(lambda s: s.scaleout, scaleout_view.METRICS),
     single(lambda s: s, status.SNAPSHOT_METRICS),
+    single(lambda s: s.inference, inference_view.METRICS),
     single(lambda s: s.process, status.PROCESS_METRICS),
 )
+
+# What is others' and never on our page.
+RULE_ONLY: tuple[Table, ...] = (Table(GPU_LABELS, inference_of_gpus, inference_view.RULE_METRICS),)
 
 GPU_READERS: tuple[Reader[Any], ...] = tuple(t.reader for t in CATALOGUE if t.reader is not None)
 
@@ -201,7 +219,7 @@ def watched(row: Row[T]) -> Callable[[T], float | None] | None:
 # What a rule may watch: levels with one value a GPU, or one for the host.
 RULE_METRICS: tuple[str, ...] = tuple(
     metric.name
-    for table in CATALOGUE
+    for table in (*CATALOGUE, *RULE_ONLY)
     for metric in table.metrics
     if watched(metric) is not None
     and metric.kind is Kind.GAUGE
@@ -222,12 +240,26 @@ def reference() -> str:
         "| name | type | unit | labels | what it is |",
         "|---|---|---|---|---|",
     ]
-    for table in CATALOGUE:
-        for metric in table.metrics:
-            own = metric.labels if isinstance(metric, MetricVec) else ()
-            labels = ", ".join(f"`{label}`" for label in (*table.labels, *own))
-            lines.append(
-                f"| `{metric.name}` | {metric.kind.value} | {unit_of(metric.name)} "
-                f"| {labels} | {metric.help} |"
-            )
+    lines += [_row(table, metric) for table in CATALOGUE for metric in table.metrics]
+    lines += [
+        "",
+        "## For rules alone",
+        "",
+        "Levels of the inference servers in the config, for each GPU that they use:",
+        "[how to name them in a rule](scale-out.md#is-the-gpu-busy-or-the-service). `/metrics`",
+        "never has these, because the servers export them themselves.",
+        "",
+        "| name | type | unit | labels | what it is |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [_row(table, metric) for table in RULE_ONLY for metric in table.metrics]
     return "\n".join(lines) + "\n"
+
+
+def _row(table: Table, metric: Row[Any]) -> str:
+    own = metric.labels if isinstance(metric, MetricVec) else ()
+    labels = ", ".join(f"`{label}`" for label in (*table.labels, *own))
+    return (
+        f"| `{metric.name}` | {metric.kind.value} | {unit_of(metric.name)} "
+        f"| {labels} | {metric.help} |"
+    )

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from exporter.facts import facts
+from exporter.inference_view import InferenceView
 from exporter.poll import Poller
 from exporter.recorder.flight import Recorder
 from exporter.rules import Engine
@@ -38,6 +39,7 @@ class Pipeline:
         scaleout: Scaleout,
         xids: Monitor,
         past: Past,
+        inference: Callable[[float], InferenceView | None],
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.latest: Snapshot | None = None
@@ -47,6 +49,7 @@ class Pipeline:
         self._scaleout = scaleout
         self._xids = xids
         self._past = past
+        self._inference = inference
         self._wall = wall
 
     def tick(self) -> None:
@@ -63,6 +66,8 @@ class Pipeline:
         wall = self._wall()
         with contained("XID errors"):
             snapshot = replace(snapshot, xids=self._xids.observe(_seen(snapshot)))
+        with contained("inference servers"):
+            snapshot = _with_inference(snapshot, self._inference(snapshot.taken_at))
         events: tuple[RuleEvent, ...] = ()
         with contained("rules"):
             events = self._engine.observe(snapshot, wall)
@@ -89,6 +94,20 @@ class Pipeline:
                 self._recorder.on_event(event)
             with contained("scale-out"):
                 self._scaleout.decide(event, self._wall(), sick=sick)
+
+
+def _with_inference(snapshot: Snapshot, view: InferenceView | None) -> Snapshot:
+    """Return a snapshot with the inference servers, and what reading them took."""
+    if view is None:
+        return snapshot
+    errors = {("inference", error): count for error, count in view.errors.items()}
+    seconds = {} if view.read_seconds is None else {"inference": view.read_seconds}
+    return replace(
+        snapshot,
+        inference=view,
+        read_errors={**snapshot.read_errors, **errors},
+        read_seconds={**snapshot.read_seconds, **seconds},
+    )
 
 
 def _seen(snapshot: Snapshot) -> list[SeenGpu]:

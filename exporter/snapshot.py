@@ -31,6 +31,7 @@ from exporter.host.memory import Memory as HostMemory
 from exporter.host.pressure import Pressure
 from exporter.host.swap import Swap
 from exporter.host.thermal import Thermal
+from exporter.inference_view import InferenceView
 from exporter.processes_view import ProcessesView
 from exporter.recorder_view import RecorderView
 from exporter.rules_view import RulesView
@@ -177,6 +178,7 @@ class Snapshot:
     recorder: RecorderView | None = None
     scaleout: ScaleoutView | None = None
     xids: XidView | None = None
+    inference: InferenceView | None = None
 
     def xids_of(self, gpu: Gpu) -> GpuXids | None:
         """Return a GPU's XID errors: they stay when its readings are gone."""
@@ -197,4 +199,4 @@ class Snapshot:
         )
         rules = replace(self.rules, windows={}) if self.rules else None
         bare_seen = replace(seen, gpus=bare, host=None, processes=None, process=None)
-        return replace(bare_seen, read_seconds={}, rules=rules)
+        return replace(bare_seen, read_seconds={}, rules=rules, inference=None)

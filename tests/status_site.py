@@ -17,6 +17,7 @@ from exporter.host.memory import Memory
 from exporter.host.swap import METRICS as SWAP_METRICS
 from exporter.host.swap import Swap
 from exporter.httpd import Route
+from exporter.inference_view import InferenceView
 from exporter.pipeline import Pipeline
 from exporter.poll import Poller, Sources
 from exporter.recorder.flight import Recorder, settings
@@ -49,10 +50,12 @@ class Site:
 
     Attributes:
         faults: By GPU; from the next tick on.
+        inference: What is known of inference servers; likewise.
     """
 
     def __init__(self, storage: Path, profile: str = "h100x8", config: Config = SENDING) -> None:
         self.faults: dict[int, Fault] = {}
+        self.inference: InferenceView | None = None
         self.clock = Clock()
         self.wall = time.time()
         clock = WallClock(lambda: self.wall, self.clock, "boot")
@@ -78,7 +81,14 @@ class Site:
         engine = Engine(config.rules, config.scale_groups, {}, PLAN.fast_seconds)
         xids = Monitor(driver, (), None)
         self.pipeline = Pipeline(
-            poller, engine, self.recorder, self.scaleout, xids, self.past, lambda: self.wall
+            poller,
+            engine,
+            self.recorder,
+            self.scaleout,
+            xids,
+            self.past,
+            lambda _now: self.inference,
+            lambda: self.wall,
         )
         self._page = StatusPage(NODE, "/metrics", self.past)
 

@@ -28,7 +28,7 @@ OWNERS = {
     },
     "apscheduler": {"app.py"},
     "psutil": {"host"},
-    "h11": {"httpd"},
+    "h11": {"httpd", "inference"},
     "yaml": {"yamlfile.py", "decode.py"},
     "prometheus_client": {"app.py", "web.py"},
     "bcrypt": {"webconfig"},

@@ -25,6 +25,7 @@ from exporter.config import (
     FlightRecorder,
     Global,
     HttpConfig,
+    InferenceServer,
     KubernetesConfig,
     Poll,
     Receiver,
@@ -47,6 +48,7 @@ METRICS = {
     "gpu_temperature_celsius",
     "gpu_utilization_ratio",
     "host_memory_used_ratio",
+    "inference_requests_waiting",
 }
 CREDENTIALS = Path("/run/credentials/gpu-node-exporter.service")
 LOADERS = [yaml.SafeLoader, *([yaml.CSafeLoader] if yaml.__with_libyaml__ else [])]
@@ -101,6 +103,23 @@ def test_every_mistake_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> No
         ("good-most.yml", Config(Poll(60.0, 600.0, 600.0, 59.999), rules=())),
         ("good-slowest-default.yml", Config(Poll(fast_seconds=3.0))),
         ("good-alias.yml", Config(poll=Poll(fast_seconds=2.0, pcie_seconds=2.0))),
+        (
+            "good-inference.yml",
+            Config(
+                inference_servers=(
+                    InferenceServer("a", "http://localhost:8000/metrics"),
+                    InferenceServer(
+                        "b",
+                        "http://10.0.0.5:8000/metrics?x=1",
+                        "triton",
+                        ("0-3", "GPU-8f1c2f60-5a7b-4c7c-9c62-0f3a6f0b9d11"),
+                        interval_seconds=10.0,
+                        timeout_seconds=10.0,
+                        http_config=HttpConfig(allow_http=True),
+                    ),
+                ),
+            ),
+        ),
         ("good-bom-crlf.yml", Config(Poll(fast_seconds=2.0), {"power": True})),
         (
             "good-full.yml",

@@ -24,6 +24,7 @@ from exporter.config import (
     FlightRecorder,
     Global,
     HttpConfig,
+    InferenceServer,
     KubernetesConfig,
     Poll,
     Processes,
@@ -71,6 +72,7 @@ SECTIONS = [
     TlsConfig,
     Retry,
     ScaleGroup,
+    InferenceServer,
     AlertmanagerReceiver,
     Route,
 ]

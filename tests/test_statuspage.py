@@ -32,6 +32,8 @@ from exporter.gpu.recovery import Recovery
 from exporter.gpu.row_remap import RemappedRows
 from exporter.gpu.temperature import Temperature
 from exporter.gpu.utilization import Utilization
+from exporter.inference_view import InferenceView, Server
+from exporter.inference_view import Load as ServerLoad
 from exporter.processes_view import OnGpu, OnHost, ProcessesView, Workloads
 from exporter.procs import HostProcess
 from exporter.recorder_view import RecorderView, Stored
@@ -49,6 +51,7 @@ from exporter.xid.view import GpuXids, XidView
 
 DRIVER = DriverInfo("580.95.05", "13.580.95.05", "13.0")
 MOST_BYTES = 100 * 1024
+DOWN = InferenceView((Server("llm", "auto", (), None, "it answers 500"),))
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&\x00\u202e"
 
 
@@ -225,6 +228,7 @@ def test_healthy_node_has_no_problem() -> None:
         ({"gpus": (healthy().gpus[0], Gpu(7, "7", Fault.RESET_REQUIRED))}, ("gpu_fault", 7)),
         ({"gpus": (healthy().gpus[0], Gpu(7, "7", Fault.HUNG))}, ("gpu_fault", 7)),
         ({"now": 105.0}, ("stale", None)),
+        ({"inference": DOWN}, ("inference_server", None)),
         ({"scaleout": ScaleoutView(durable=False)}, ("scale_out_not_durable", None)),
         ({"scaleout": ScaleoutView(paused=True)}, ("scale_out_paused", None)),
         ({"scaleout": ScaleoutView(outbox={"dead": 1, "expired": 1})}, ("scale_out_lost", None)),
@@ -343,6 +347,12 @@ def test_hostile_text_is_only_text() -> None:
         rules=RulesView((rule,)),
         processes=ProcessesView({0: process}, OnHost((ours,)), Workloads()),
         recorder=RecorderView(True, {}, 1, 1, (Stored(HOSTILE, 1, True),)),
+        inference=InferenceView(
+            (
+                Server(HOSTILE, HOSTILE, (), None, HOSTILE),
+                Server(HOSTILE, HOSTILE, (), ServerLoad(1, 2, 0.5, 0.25), ""),
+            )
+        ),
         scaleout=ScaleoutView(
             newest=(entry, decision),
             outbox={HOSTILE: 1},
@@ -456,6 +466,7 @@ def test_page_is_built_once_a_snapshot_and_only_when_asked() -> None:
 
 def test_json_names_are_those_that_are_documented(site: Site) -> None:
     """Every field of the JSON stands in docs/status-page.md, and no value is NaN."""
+    site.inference = DOWN
     site.run(130)
     snapshot = site.pipeline.latest
     assert snapshot is not None

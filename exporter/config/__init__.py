@@ -10,6 +10,7 @@ from types import MappingProxyType
 from exporter.config.actions import DEFAULT_ACTIONS, Action, FlightRecorder
 from exporter.config.client import Authorization, BasicAuth, HttpConfig, Retry, TlsConfig
 from exporter.config.groups import ScaleGroup
+from exporter.config.inference import InferenceServer
 from exporter.config.intake import AlertmanagerReceiver, Route
 from exporter.config.poll import Poll
 from exporter.config.processes import Processes
@@ -38,6 +39,7 @@ __all__ = [
     "FlightRecorder",
     "Global",
     "HttpConfig",
+    "InferenceServer",
     "KubernetesConfig",
     "Poll",
     "Processes",
@@ -83,6 +85,7 @@ class Config:
         receivers: Where actions send to.
         scale_groups: GPUs that grow as one. A GPU of none is in the group that the external
             label scale_group names, or "".
+        inference_servers: Servers whose own metrics rules may ask for.
         alertmanager_receiver: Where Alertmanager posts to; None: nowhere.
     """
 
@@ -100,6 +103,9 @@ class Config:
     receivers: tuple[Receiver, ...] = field(default=(), metadata=key("receivers", unique="name"))
     scale_groups: tuple[ScaleGroup, ...] = field(
         default=(), metadata=key("scale_groups", unique="name")
+    )
+    inference_servers: tuple[InferenceServer, ...] = field(
+        default=(), metadata=key("inference_servers", unique="name")
     )
     alertmanager_receiver: AlertmanagerReceiver | None = None
 

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 from exporter.config import DEFAULT_RULES, Config
 from exporter.config.groups import indexes
+from exporter.config.inference import MAX_SERVERS
 from exporter.schema import Place, as_duration, nearest
 
+INFERENCE = "inference_"  # how the metrics of inference servers begin
 LEAST_SAMPLES = 3  # that `for` must span: with fewer, one late reading decides
 
 
@@ -19,6 +21,7 @@ def check(config: Config) -> Iterator[tuple[Place, str]]:
         yield from _rules(config)
     yield from _names(config)
     yield from _groups(config)
+    yield from _servers(config)
 
 
 def _defaults(config: Config) -> Iterator[tuple[Place, str]]:
@@ -77,3 +80,18 @@ def _groups(config: Config) -> Iterator[tuple[Place, str]]:
                     yield ("scale_groups", position, "gpus", number), message
                     break
                 owners[gpu] = group.name
+
+
+def _servers(config: Config) -> Iterator[tuple[Place, str]]:
+    if len(config.inference_servers) > MAX_SERVERS:
+        yield ("inference_servers",), f"are more than {MAX_SERVERS}; write fewer"
+    if config.inference_servers:
+        return
+    for position, rule in enumerate(config.rules):
+        places: list[tuple[Place, str]] = [(("metric",), rule.metric)]
+        if rule.and_ is not None:
+            places.append((("and", "metric"), rule.and_.metric))
+        for place, metric in places:
+            if metric.startswith(INFERENCE):
+                message = "is read from nowhere; add inference_servers"
+                yield ("rules", position, *place), message

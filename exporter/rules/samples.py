@@ -9,7 +9,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
-from exporter.catalogue import CATALOGUE, GPU_LABELS, RULE_METRICS, Table, watched
+from exporter.catalogue import CATALOGUE, GPU_LABELS, RULE_METRICS, RULE_ONLY, Table, watched
 from exporter.config import Rule, ScaleGroup
 from exporter.config.groups import indexes
 from exporter.snapshot import Gpu, Snapshot
@@ -19,7 +19,7 @@ UTILIZATION = "gpu_utilization_ratio"
 _TABLES: Mapping[str, tuple[Table, Callable[[Any], float | None]]] = MappingProxyType(
     {
         row.name: (table, value)
-        for table in CATALOGUE
+        for table in (*CATALOGUE, *RULE_ONLY)
         for row in table.metrics
         if row.name in RULE_METRICS and (value := watched(row)) is not None
     }

@@ -69,7 +69,7 @@ class HttpClient:
         Raises:
             HttpFailedError: No whole answer came within the timeout.
         """
-        from exporter.scaleout import tls, transport  # noqa: PLC0415  import requests, see above
+        from exporter.scaleout import route, tls, transport  # noqa: PLC0415  import requests, see above
 
         deadline = time.monotonic() + self._timeout_seconds
         _check(url, allow_http=self._config.allow_http)
@@ -78,28 +78,34 @@ class HttpClient:
             context = None
             if url[:6].lower() == "https:":
                 context = tls.tls_context(self._config.tls_config)
-            route = transport.Route(
+            way = route.Route(
                 self._resolver, deadline, context, self._config.tls_config.server_name
             )
-            all_headers = {**own, **headers, **self._authorization()}
+            all_headers = {**own, **headers, **authorization(self._config)}
         except SecretError as error:
             raise HttpFailedError("credentials", str(error)) from error
-        return transport.exchange(method, url, body, all_headers, route)
+        return transport.exchange(method, url, body, all_headers, way)
 
-    def _authorization(self) -> dict[str, str]:
-        token, basic = self._config.authorization, self._config.basic_auth
-        if token is not None:
-            secret = read_secret(token.credentials_file)
-            if not _VISIBLE_ASCII.fullmatch(secret):
-                raise SecretError(
-                    f"{token.credentials_file} has characters that no HTTP header may have; "
-                    "it must be one word in ASCII"
-                )
-            return {"Authorization": f"{token.type} {secret}"}
-        if basic is not None:
-            pair = f"{basic.username}:{read_secret(basic.password_file)}"
-            return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
-        return {}
+
+def authorization(config: HttpConfig) -> dict[str, str]:
+    """Return the header that says who we are, if one does; its secret is read anew.
+
+    Raises:
+        SecretError: The file is missing or not what it should be.
+    """
+    token, basic = config.authorization, config.basic_auth
+    if token is not None:
+        secret = read_secret(token.credentials_file)
+        if not _VISIBLE_ASCII.fullmatch(secret):
+            raise SecretError(
+                f"{token.credentials_file} has characters that no HTTP header may have; "
+                "it must be one word in ASCII"
+            )
+        return {"Authorization": f"{token.type} {secret}"}
+    if basic is not None:
+        pair = f"{basic.username}:{read_secret(basic.password_file)}"
+        return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
+    return {}
 
 
 def _check(target: str, *, allow_http: bool) -> None:

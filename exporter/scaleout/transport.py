@@ -7,11 +7,9 @@ So there is no session here: an adapter alone, on sockets that know when to end.
 
 from __future__ import annotations
 
-import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from http.client import RemoteDisconnected
 
 import requests
@@ -21,8 +19,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, IncompleteRead
 
 from exporter.scaleout.client import MAX_BODY_BYTES, Answer, FailureKind, HttpFailedError
-from exporter.scaleout.resolver import ResolveError, Resolver
-from exporter.scaleout.tls import BoundedSocket, secured, tls_failure
+from exporter.scaleout.route import Route
+from exporter.scaleout.tls import tls_failure
 
 FAILURES: tuple[tuple[type[BaseException], FailureKind, str], ...] = (
     (TimeoutError, "timeout", "no whole answer in time"),
@@ -30,53 +28,6 @@ FAILURES: tuple[tuple[type[BaseException], FailureKind, str], ...] = (
     (ConnectionError, "protocol", "the connection was reset"),
     (IncompleteRead, "protocol", "the answer ended too early"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """How a server is reached: until when (monotonic seconds), and within TLS or not."""
-
-    resolver: Resolver
-    deadline: float
-    context: ssl.SSLContext | None
-    server_name: str | None
-
-    def connect(self, host: str, port: int) -> socket.socket:
-        """Return a socket that is connected, within TLS if that is how the server is reached.
-
-        Raises:
-            HttpFailedError: There is none to be had.
-        """
-        plain = self._connect(host, port)
-        if self.context is None:
-            return plain
-        return secured(plain, self.context, self.server_name or host.rstrip("."))
-
-    def _connect(self, host: str, port: int) -> BoundedSocket:
-        try:
-            addresses = self.resolver.resolve(host, port, self.deadline)
-        except ResolveError as error:
-            raise HttpFailedError("dns", str(error)) from error
-        except TimeoutError as error:
-            raise HttpFailedError("dns", f"{host}: the resolver does not answer") from error
-        problem = OSError()
-        for position, (family, kind, protocol, _, address) in enumerate(addresses):
-            # An address that swallows packets leaves the others their share of the time.
-            share = (self.deadline - time.monotonic()) / (len(addresses) - position)
-            connection = BoundedSocket(family, kind, protocol)
-            try:
-                connection.settimeout(max(share, 0.001))
-                connection.connect(address)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError as error:
-                connection.close()
-                problem = error
-            else:
-                connection.deadline = self.deadline
-                return connection
-        if isinstance(problem, TimeoutError):
-            raise HttpFailedError("timeout", f"{host}:{port} does not take the connection")
-        raise HttpFailedError("connect", f"{host}:{port}: {problem.strerror}")
 
 
 class _Adapter(HTTPAdapter):

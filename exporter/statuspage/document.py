@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from exporter.recorder.clock import iso, time_of_day
 from exporter.recorder.svg import safe
-from exporter.statuspage import gpus, logbook, panels, units, usage
+from exporter.statuspage import gpus, logbook, panels, servers, units, usage
 from exporter.statuspage.panels import moment, now_of
 from exporter.statuspage.view import Issue, Status
 
@@ -78,6 +78,7 @@ class Document:
         yield from _gpus(status)
         yield '<div class="panels"><div>'
         yield from panels.rules(status)
+        yield from servers.servers(status)
         yield from usage.processes(status)
         yield from logbook.scale_out(status)
         yield "</div><div>"

@@ -8,6 +8,7 @@ from calendar import timegm
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
+from exporter.inference_view import Load, Server
 from exporter.recorder.store import NAME
 from exporter.recorder_view import RecorderView, Stored
 from exporter.rules_view import FIRING, INACTIVE, PENDING, RuleStatus
@@ -24,6 +25,7 @@ from exporter.statuspage.view import (
     GpuRule,
     GpuStatus,
     HostStatus,
+    InferenceServerStatus,
     Issue,
     Recordings,
     RecordingSummary,
@@ -60,6 +62,7 @@ def look(snapshot: Snapshot | None, seen: Seen, node: str) -> Status:
             rules=(),
             recordings=None,
             scale_out=None,
+            inference_servers=(),
             history_step_seconds=seen.step_seconds,
             history_until_timestamp_seconds=None,
         )
@@ -84,6 +87,9 @@ def look(snapshot: Snapshot | None, seen: Seen, node: str) -> Status:
         rules=tuple(_rule(rule) for rule in rules),
         recordings=_recordings(snapshot.recorder),
         scale_out=_scale_out(snapshot.scaleout),
+        inference_servers=tuple(map(_server, snapshot.inference.servers))
+        if snapshot.inference
+        else (),
         history_step_seconds=seen.step_seconds,
         history_until_timestamp_seconds=seen.wall_offset + seen.until,
     )
@@ -198,6 +204,20 @@ def _rule(rule: RuleStatus) -> RuleSummary:
         since_timestamp_seconds=min(starts, default=None),
         gpus=tuple(sorted({one.gpu for one in own if one.gpu is not None})),
         firings_total=rule.firings,
+    )
+
+
+def _server(server: Server) -> InferenceServerStatus:
+    load = server.load or Load()
+    return InferenceServerStatus(
+        name=server.name,
+        kind=server.kind,
+        up=server.load is not None,
+        problem=plain(server.problem),
+        requests_running=load.requests_running,
+        requests_waiting=load.requests_waiting,
+        kv_cache_used_ratio=load.kv_cache_used_ratio,
+        latency_p99_seconds=load.latency_p99_seconds,
     )
 
 

@@ -13,7 +13,10 @@ from exporter.statuspage.view import HostStatus, RuleSummary, Status
 
 RECENT_SECONDS = 20 * 3600  # what is older is told with its day
 # Heads of columns that stand to the right.
-NUMBERS = {"Now", "Threshold", "Fired", "Size", "VRAM", "SM", "RAM", "Active"}
+NUMBERS = {
+    *("Now", "Threshold", "Fired", "Size", "VRAM", "SM", "RAM", "Active"),
+    *("Running", "Waiting", "KV cache", "P99"),
+}
 RIGHT = ' class="n"'
 STYLES = {"firing": "warning", "pending": "waiting"}
 

@@ -92,6 +92,7 @@ def find(snapshot: Snapshot, wall: float) -> Iterator[Problem]:
         for what, severity, text in ailments(gpu):
             key = Key(what, gpu.uuid)
             yield Problem(key, severity, f"GPU {gpu.index} {text}", gpu.index)
+    yield from _servers(snapshot)
     yield from _scale_out(snapshot)
     if not snapshot.reload.successful:
         text = "The config file is bad; the daemon goes on with the config that it had"
@@ -141,6 +142,13 @@ def _rules(snapshot: Snapshot) -> Iterator[Problem]:
             gpus[0] if len(gpus) == 1 else None,
             min(one.fired_at for one in firing if one.fired_at is not None),
         )
+
+
+def _servers(snapshot: Snapshot) -> Iterator[Problem]:
+    for server in snapshot.inference.servers if snapshot.inference else ():
+        if server.load is None:
+            text = f"Inference server {server.name} cannot be read: {server.problem}"
+            yield Problem(Key("inference_server", server.name), WARNING, text)
 
 
 def _scale_out(snapshot: Snapshot) -> Iterator[Problem]:

@@ -64,6 +64,16 @@ def duration(seconds: float) -> str:
     return _parts(whole, DAY, "d", HOUR, "h")
 
 
+def seconds(value: float | None) -> str:
+    """Return a short time with three digits."""
+    return NONE if value is None else f"{value:.3g}{GAP}s"
+
+
+def count(value: float | None) -> str:
+    """Return how many there are."""
+    return NONE if value is None else f"{value:.6g}"
+
+
 def of_metric(metric: str, value: float | None) -> str:
     """Return a value in the unit that its metric's name ends with."""
     for ending, form in (
@@ -73,10 +83,11 @@ def of_metric(metric: str, value: float | None) -> str:
         ("_bytes_per_second", rate),
         ("_bytes", size),
         ("_hertz", hertz),
+        ("_seconds", seconds),
     ):
         if metric.endswith(ending):
             return form(value)
-    return NONE if value is None else f"{value:.6g}"
+    return count(value)
 
 
 def _scaled(value: float, base: float, units: tuple[str, ...]) -> str:

@@ -217,6 +217,20 @@ class ScaleOut:
 
 
 @dataclass(frozen=True, slots=True)
+class InferenceServerStatus:
+    """One inference server of the config, by its own metrics; `problem` is "" while it is up."""
+
+    name: str
+    kind: str
+    up: bool
+    problem: str
+    requests_running: float | None
+    requests_waiting: float | None
+    kv_cache_used_ratio: float | None
+    latency_p99_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class DriverStatus:
     """Versions of the driver, of NVML, and of the newest CUDA that the driver runs."""
 
@@ -254,5 +268,6 @@ class Status:
     rules: tuple[RuleSummary, ...]
     recordings: Recordings | None
     scale_out: ScaleOut | None
+    inference_servers: tuple[InferenceServerStatus, ...]
     history_step_seconds: float
     history_until_timestamp_seconds: float | None
