@@ -125,6 +125,9 @@ def test_an_xid_arrives_once_from_two_sources(node: Node, fifo: Fifo, watch: Wat
     assert view.critical_since(time.time() - 900) == {watched.gpus[1].uuid}
     assert not view.critical_since(time.time() + 900)
     assert watched.view() is view  # the page takes over what has not changed
+    node.put("gpu0.xid=31:1,32:2,32:3")
+    eventually(lambda: watched.total(0, 32) == 2)
+    assert watched.seen().gpus[watched.gpus[1].uuid] is view.gpus[watched.gpus[1].uuid]
     watched.end()
     assert node.calls().event_sets == 0
 
