@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.xid.ledger import MAX_PAIRS, Count, Event, Ledger, Result, Source, State
@@ -59,6 +59,7 @@ def test_another_gpu_number_or_repetition_is_another_error() -> None:
     assert total(ledger) == 4
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from([(True, False), (False, True), (True, True)]), max_size=30),
     st.randoms(),
