@@ -189,7 +189,6 @@ def _doctor(arguments: Sequence[str]) -> int:
     from exporter.doctor.command import DoctorError  # noqa: PLC0415
     from exporter.doctor.command import run as doctor  # noqa: PLC0415
 
-    logs.configure("error", None)  # what the poller says of the driver is in the report
     try:
         text, is_wrong = doctor(arguments, colour=_has_colours())
     except (BundleError, DoctorError) as problem:

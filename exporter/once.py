@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter import __version__
 from exporter.board import Plan
+from exporter.hold import UNANSWERED
 from exporter.host import Group
 from exporter.host.processes import Processes
 from exporter.nvml import NvmlDriver
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 DEADLINE_SECONDS = 5.0
 TICK_SECONDS = 1.0
+MOST_CONNECT_TICKS = 30
 
 
 def sources(
@@ -51,7 +53,7 @@ def look(
     A GPU that does not answer within 5 s is in it with its fault; without a driver it has none,
     and says why in `driver_problem`.
     """
-    return _poller(sources(simulate, lambda: None), readers, groups).tick()
+    return watch(sources(simulate, lambda: None), readers, groups, 1)
 
 
 def watch(
@@ -63,20 +65,22 @@ def watch(
 ) -> Snapshot:
     """Read these groups `ticks` times, a second apart, and return the last: with rates, too.
 
+    Without persistence mode, nvmlInit takes seconds for each GPU: it is waited for.
+
     Raises:
         DriverGoneError: the driver was unloaded or replaced meanwhile.
     """
-    poller = _poller(origin, readers, groups)
-    for _ in range(ticks - 1):
-        poller.tick()
-        sleep(TICK_SECONDS)
-    return poller.tick()
-
-
-def _poller(
-    origin: Sources, readers: Sequence[Reader[Any]], groups: Sequence[Group[Any]]
-) -> Poller:
     every = TICK_SECONDS
     plan = Plan(tuple(readers), every, every, every, DEADLINE_SECONDS)
     reload = Reload(successful=True, success_timestamp_seconds=time.time())
-    return Poller(origin, plan, tuple(groups), reload)
+    poller = Poller(origin, plan, tuple(groups), reload)
+    snapshot = poller.tick()
+    for _ in range(MOST_CONNECT_TICKS):
+        if snapshot.driver_problem != UNANSWERED:
+            break
+        sleep(TICK_SECONDS)
+        snapshot = poller.tick()
+    for _ in range(ticks - 1):
+        sleep(TICK_SECONDS)
+        snapshot = poller.tick()
+    return snapshot

@@ -230,6 +230,7 @@ FAULTS = (
     # 3: now
     Case("power-limit-low", calls(EnforcedPowerLimit=400_000), TWO),
     Case("gpu-hot", calls(TemperatureV=88), TWO),
+    Case("gpu-hot", calls(MarginTemperature=2, TemperatureThreshold=0), TWO),
     Case("thermal-slowdown", calls(CurrentClocksEventReasons=0x20), TWO),
     Case("power-brake", calls(CurrentClocksEventReasons=0x88), TWO),
     Case("hw-slowdown", calls(CurrentClocksEventReasons=0x8), TWO),

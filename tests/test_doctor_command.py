@@ -9,10 +9,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 from doctor_node import BUSES, Node, assert_reads_well
+from scripted import Clock, ScriptedDriver
 
+from exporter import once
 from exporter.doctor.checks import examine, reference
 from exporter.doctor.command import Local, gather
 from exporter.doctor.facts import Xids
@@ -21,8 +24,11 @@ from exporter.doctor.readspeed import measure
 from exporter.doctor.report import Report, as_dict, text
 from exporter.doctor.xids import read as read_xids
 from exporter.once import sources
+from exporter.poll import Sources
+from exporter.sampling import DriverInfo, FoundGpu
+from exporter.snapshot import Build
 from exporter.xid import Kmsg, Store
-from exporter.xid.ledger import Event, Ledger, Source
+from exporter.xid import ledger as xid_ledger
 
 ROOT = Path(__file__).parents[1]
 COMMAND = str(Path(sys.executable).parent / "gpu-node-exporter")
@@ -163,8 +169,9 @@ def kmsg(path: Path, *messages: str) -> Path:
 def test_xids_of_this_boot_are_read(tmp_path: Path) -> None:
     """Errors of the kernel log are counted on top of what the daemon has kept of this boot."""
     store = Store(tmp_path, "this-boot")
-    kept = Ledger()
-    kept.add(Event(Source.KERNEL_LOG, BUSES[1], 48, 1.7e9, 1.0))
+    kept = xid_ledger.Ledger()
+    source = xid_ledger.Source.KERNEL_LOG
+    kept.add(xid_ledger.Event(source, BUSES[1], 48, 1.7e9, 1.0))
     store.save(kept)
     path = kmsg(tmp_path / "kmsg", LOGGED.format(BUSES[2][:-2], 79), "usb 1-1: new device")
     found = read_xids([lambda: Kmsg(path)], store)
@@ -194,3 +201,34 @@ def test_swap_during_the_trial_is_counted(tmp_path: Path) -> None:
     local = Local(lambda: replace(bare, swapped_pages=next(moved)), lambda: Xids({}, is_seen=True))
     facts = gather(sources("none", lambda: None), local, sleep=lambda _: None)
     assert facts.swapped_pages == 300
+
+
+def test_driver_that_needs_long_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An nvmlInit that outlasts the first reading is no missing driver; one that hangs is told."""
+    monkeypatch.setattr(once, "DEADLINE_SECONDS", 0.01)
+    driver, waits = ScriptedDriver(1, Clock()), []
+    ready, connected = Event(), Event()
+
+    class Slow(ScriptedDriver):
+        def connect(self) -> tuple[DriverInfo, tuple[FoundGpu, ...]]:
+            ready.wait(60)
+            try:
+                return driver.connect()
+            finally:
+                connected.set()
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            ready.set()
+            connected.wait(60)
+
+    program = Build("1", "3", simulated=False)
+    origin = Sources(Slow(1, driver.clock), program, lambda: None, driver.clock)
+    found = gather(origin, None, sleep=sleep)
+    assert found.snapshot.driver is not None
+    assert len(waits) >= 4
+    ready.clear()
+    stuck = gather(Sources(Slow(1, driver.clock), program, lambda: None), None, sleep=waits.append)
+    ready.set()
+    assert [f.name for f in examine(stuck) if f.severity.is_wrong] == ["no-driver"]

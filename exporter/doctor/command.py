@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -49,6 +50,7 @@ def run(arguments: Sequence[str], *, colour: bool) -> tuple[str, bool]:
         BundleError: the bundle cannot be written.
     """
     flags = _parser().parse_args(arguments)
+    logging.disable()  # what the poller says of the node is in the report
     if flags.findings:
         return reference(), False
     model: Path | None = flags.model

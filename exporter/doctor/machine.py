@@ -15,7 +15,9 @@ MOST_BYTES = 1 << 16  # of one file
 NVIDIA, DISPLAY_CLASSES = "0x10de", ("0x0300", "0x0302")
 LIBRARY_FOLDERS = (
     "usr/lib/x86_64-linux-gnu",
+    "usr/lib/x86_64-linux-gnu/nvidia/current",  # Debian
     "usr/lib/aarch64-linux-gnu",
+    "usr/lib/aarch64-linux-gnu/nvidia/current",
     "usr/lib64",
     "usr/local/nvidia/lib64",
     "run/opengl-driver/lib",  # NixOS

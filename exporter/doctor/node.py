@@ -171,7 +171,7 @@ def _ram(facts: Facts) -> Iterator[Finding]:
     if total is None:
         return
     needed = facts.vram_bytes
-    ratio = f", {total / needed:.1f} times the VRAM ({size(needed)})" if needed else ""
+    ratio = f", {total / needed:.2g} times the VRAM ({size(needed)})" if needed else ""
     is_short = bool(needed) and total < TOLERANCE * RAM_PER_VRAM * needed
     what = f"RAM {size(total)}{ratio}"
     yield LITTLE_RAM.found(what) if is_short else fine(STEP, "ram", what)

@@ -200,6 +200,9 @@ def _hot(gpu: Gpu) -> str | None:
     ):
         if celsius is not None and limit is not None and celsius > limit - near:
             return f"{what} at {celsius:.0f} C, slows down at {limit:.0f} C"
+    margin = gpu.temperature_margin.celsius if gpu.temperature_margin else None
+    if limits.get("slowdown") is None and margin is not None and margin < NEAR_SLOWDOWN_CELSIUS:
+        return f"core {margin:.0f} C below its limit"
     return None
 
 
@@ -230,7 +233,8 @@ def _capped(gpu: Gpu) -> str | None:
 def _orphaned(gpu: Gpu) -> str | None:
     used = gpu.memory.used_bytes if gpu.memory else None
     listed = gpu.processes.count if gpu.processes else None
-    is_mig = bool(gpu.mig and gpu.mig.instances)  # whose processes only root may see
-    if used is None or listed != 0 or used < UNUSED_BYTES or is_mig:
+    # Who uses these is not always told.
+    is_part = (gpu.mig and gpu.mig.instances) or (gpu.vgpu_license and gpu.vgpu_license.is_vgpu)
+    if used is None or listed != 0 or used < UNUSED_BYTES or is_part:
         return None
     return f"{size(used)} of VRAM taken by no process"

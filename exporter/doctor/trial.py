@@ -25,7 +25,7 @@ FAILED = Kind(
     STEP,
     Severity.WARNING,
     "The driver has this reading, but gave an error instead of it.",
-    "Run the doctor again. If it fails again: dmesg | grep -i nvrm, and nvidia-smi -q -i GPU.",
+    "Run the doctor again. If it fails again: dmesg | grep -i nvrm, and nvidia-smi -q -i <GPU>.",
 )
 SLOW_DRIVER = Kind(
     "driver-slow",
@@ -136,8 +136,11 @@ def _readings(facts: Facts, tried: tuple[Group, ...]) -> Iterator[Finding]:
         what = f"{names(gpus)}: not told by board, driver or user: {', '.join(lacking)}"
         yield fine(STEP, "absent", what, gpus)
     for group in tried:
+        silent = [gpu.index for gpu in facts.gpus if getattr(gpu, group.name) is None]
+        where = f"{names(silent)}: " if silent else ""
         for error, times in group.errors.items():
-            yield FAILED.found(f"{group.name}: {error} ({counted(times, 'time')})")
+            what = f"{where}{group.name} fails: {error}, {counted(times, 'time')}"
+            yield FAILED.found(what, silent)
     if facts.snapshot.build.simulated:
         return
     fast = sum(group.seconds or 0.0 for group in tried if group.tier is Tier.FAST)
