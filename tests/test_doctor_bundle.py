@@ -40,7 +40,7 @@ FILES = {"README.txt", "report.txt", "report.json", "page.prom", "config.json", 
 # Labels of the page whose values may name somebody: each is an alias, or its series are left out.
 HIDDEN = {"uuid", "serial", "chassis_serial", "cluster_uuid", "mig_uuid"}
 LEFT_OUT = {"pid", "process", "user", "systemd_unit", "container_id", "pod_uid", "slurm_job_id"}
-LEFT_OUT |= {"workload", "rule", "receiver", "mnemonic", "class", "xid"}
+LEFT_OUT |= {"workload", "rule", "receiver", "mnemonic", "class", "xid", "server"}
 # What says nothing of whose machine it is.
 HARMLESS = {
     *("gpu", "name", "pci_bus_id", "architecture", "compute_capability", "vbios_version", "brand"),
