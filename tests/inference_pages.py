@@ -16,7 +16,7 @@ def page(name: str, **values: float | str) -> str:
     """Return a page; `waiting` and such stand for the value of a name that ends so."""
     text = (PAGES / f"{name}.prom").read_text()
     for ending, value in values.items():
-        line = re.compile(rf"^((?:vllm:|tgi_|nv_)\w*{ending}(?:\{{.*\}})?) \S+$", re.MULTILINE)
+        line = re.compile(rf"^([a-z_:]*{ending}(?:\{{.*\}})?) \S+$", re.MULTILINE)
         text, count = line.subn(rf"\1 {value}", text)
         assert count, ending
     return text

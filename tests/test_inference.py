@@ -102,6 +102,12 @@ def test_one_bad_line_costs_its_name_alone(line: str) -> None:
     assert load == Load(3, None, 0.3412)
 
 
+def test_sum_without_one_of_its_parts_is_none() -> None:
+    """Requests wait in two places: where one is not believed, the other is not their number."""
+    text = page("triton-tensorrt-llm", nv_inference_pending_request_count="NaN")
+    assert said(text)[1] == Load(8, None, 0.4)
+
+
 def test_share_above_one_is_none() -> None:
     """A cache that is said to be fuller than full is not believed."""
     _, load, spoiled = said(page("vllm-v1", kv_cache_usage_perc=34.12))
@@ -198,9 +204,10 @@ def test_counters_that_go_back_begin_anew() -> None:
     """A server that was restarted has no P99 until requests end again."""
     latency = Latency()
     latency.add(0, buckets(page("vllm-v1")))
-    assert latency.add(2, buckets(after({"0.5": 10}))) is not None
-    assert latency.add(4, buckets(page("vllm-v1"))) is None
-    assert latency.add(6, buckets(page("vllm-v1"))) is None
+    assert latency.add(2, buckets(after({"0.5": 100}))) is not None
+    assert latency.add(4, buckets(after({"0.5": 90}))) is None
+    assert latency.add(6, buckets(after({"0.5": 90}))) is None
+    latency.add(7, buckets(page("vllm-v1")))
     assert latency.add(8, buckets(after({"20.0": 10}))) == pytest.approx(19.95)
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import h11
 
 from exporter.config import HttpConfig
-from exporter.inference.page import MAX_PAGE_BYTES, PageError
+from exporter.inference.page import PageError
 from exporter.scaleout.client import USER_AGENT, HttpFailedError, authorization
 from exporter.scaleout.resolver import Resolver
 from exporter.scaleout.route import Route
@@ -19,7 +19,6 @@ from exporter.secretfile import SecretError
 
 PIECE_BYTES = 16 << 10
 MAX_HEAD_BYTES = 16 << 10
-MAX_RAW_BYTES = 2 * MAX_PAGE_BYTES  # with what frames the chunks
 OK, REDIRECT, CLIENT_ERROR = 200, 300, 400
 PORTS = {"http": 80, "https": 443}
 
@@ -67,7 +66,7 @@ def fetch(source: Source, take: Callable[[bytes], None]) -> None:
             asked = h11.Request(method="GET", target=target, headers=list(headers.items()))
             connection.sendall(parser.send(asked) or b"")
             parser.send(h11.EndOfMessage())
-            _receive(parser, connection.recv_into, take, deadline)
+            _receive(parser, connection.recv_into, take)
         except TimeoutError:
             raise PageError("timeout", "no whole answer in time") from None
         except h11.ProtocolError:  # its text quotes the answer
@@ -80,16 +79,12 @@ def _receive(
     parser: h11.Connection,
     receive_into: Callable[[bytearray], int],
     take: Callable[[bytes], None],
-    deadline: float,
 ) -> None:
-    buffer, raw_bytes = bytearray(PIECE_BYTES), 0
+    buffer = bytearray(PIECE_BYTES)
     while True:
         event = parser.next_event()
         if event is h11.NEED_DATA:
-            count = receive_into(buffer)
-            raw_bytes += count
-            if raw_bytes > MAX_RAW_BYTES:
-                raise PageError("too_large", f"its answer is over {MAX_RAW_BYTES >> 20} MiB")
+            count = receive_into(buffer)  # past the deadline, a TimeoutError
             parser.receive_data(bytes(memoryview(buffer)[:count]))
         elif isinstance(event, h11.Response):
             _check(event)
@@ -97,8 +92,6 @@ def _receive(
             take(bytes(event.data))
         elif isinstance(event, h11.EndOfMessage):
             return
-        if time.monotonic() > deadline:  # also where much comes that is quickly received
-            raise TimeoutError
 
 
 def _check(response: h11.Response) -> None:
