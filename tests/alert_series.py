@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from alert_rules import recordings
+import re
+from functools import cache
+
+from alert_rules import ROOT, recordings
 from promql import metrics
 
 from exporter.catalogue import CATALOGUE
+from exporter.config import Config
 from exporter.metric import Kind, MetricVec
+from exporter.rules_view import WINDOW
+from exporter.scaleout.model import Outcome
+from exporter.scaleout.records import STATES
+from exporter.scaleout.verdict import RESULTS
+from exporter.xid.table import Severity
 
 TARGET = {"job", "instance", "cluster"}  # Prometheus's and the operator's own labels
 
@@ -50,3 +59,24 @@ RECORDED = {
     for recording in recordings()
 }
 KNOWN = {**FOREIGN, **OURS, **RECORDED}
+
+# Values of labels that no golden page shows, from where the code has them.
+_WRITTEN = {
+    ("gpu_xid_last_timestamp_seconds", "class"): {one.value for one in Severity},
+    ("gpu_xid_unlisted_last_timestamp_seconds", "class"): {one.value for one in Severity},
+    ("scaleout_events_total", "result"): set(RESULTS),
+    ("scaleout_deliveries_total", "result"): {one.value for one in Outcome},
+    ("scaleout_outbox_events", "state"): set(STATES),
+    ("gpu_utilization_window_min_peak_ratio", "window"): {WINDOW},
+    # The rules without a configuration.
+    ("gpu_rule_threshold", "rule"): {rule.alert for rule in Config().rules},
+    ("gpu_rule_firings_total", "rule"): {rule.alert for rule in Config().rules},
+}
+
+
+@cache
+def values(metric: str, label: str) -> set[str]:
+    """Return the values that a label of a metric of ours may have."""
+    pages = "".join(page.read_text() for page in (ROOT / "tests/golden").glob("*.prom"))
+    seen = re.findall(rf'^{metric}\{{(?:[^}}]*,)?{label}="([^"]*)"', pages, re.MULTILINE)
+    return set(seen) | _WRITTEN.get((metric, label), set())

@@ -81,7 +81,7 @@ def test_our_own_commands_are_as_runbooks_give_them() -> None:
     }
     helps: dict[tuple[str, ...], str] = {}
     for words in given:
-        nested = words[0] in {"recordings", "scale-out"}
+        nested = words[0] in {"recordings", "scale-out", "nvml"}
         command = words[: 2 if nested else 1]
         if command not in helps:
             done = subprocess.run(

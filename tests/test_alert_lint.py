@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from alert_rules import ALERTS, RULE_FILES, Rule, alerts, fired_labels, recordings, rules
-from alert_series import COUNTERS, KNOWN, OURS, RECORDED, TARGET
+from alert_series import COUNTERS, KNOWN, OURS, RECORDED, TARGET, values
 from promql import COMPARISONS, grouped, matchers, metrics, tokens
 
 JOB = "gpu-node"
@@ -33,6 +33,15 @@ def test_metrics_and_labels_exist(rule: Rule) -> None:
         assert matcher.label in KNOWN[matcher.metric] | TARGET, matcher
     labels = {label for name in named for label in KNOWN[name]} | TARGET
     assert {label.text for label in grouped(rule.expr)} <= labels
+
+
+@each_rule
+def test_label_values_exist(rule: Rule) -> None:
+    """A value that a rule looks for is one that the daemon writes."""
+    for matcher in matchers(rule.expr):
+        if matcher.metric in OURS and matcher.label not in TARGET:
+            known = values(matcher.metric, matcher.label)
+            assert set(matcher.value.split("|")) <= known, (matcher, sorted(known))
 
 
 @each_rule
