@@ -20,6 +20,7 @@ from prometheus_client import ProcessCollector
 from exporter import nvml_pause
 from exporter.config import Config, ConfigError
 from exporter.doors import Doors
+from exporter.exposition import Rendered
 from exporter.httpd import Server, adopt, parse_address
 from exporter.inference import Inference
 from exporter.once import sources
@@ -101,6 +102,7 @@ class Daemon:
             self.reload,
             options.telemetry_path,
             StatusPage(node, options.telemetry_path, self._past),
+            more=_more_pages(options, node),
         )
         self._doors = Doors(self._recorder, self._scaleout, clock)
         self._supervision = Supervision(lambda: self._pipeline.latest)
@@ -244,6 +246,15 @@ class Daemon:
     @property
     def _scheme(self) -> str:
         return "https" if self._entrance is not None and self._entrance.speaks_tls else "http"
+
+
+def _more_pages(options: Options, node: str) -> dict[str, Rendered]:
+    """Return the pages beside the main one, by path."""
+    if options.dcgm_path is None:
+        return {}
+    from exporter.dcgm import DcgmPage  # noqa: PLC0415  only --compat.dcgm needs it
+
+    return {options.dcgm_path: DcgmPage(node)}
 
 
 def _xid_monitor(options: Options, driver: Driver, boot: str) -> Monitor:

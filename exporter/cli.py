@@ -55,6 +55,8 @@ def _serve(arguments: Sequence[str]) -> int:
             f'--web.telemetry-path: "{flags.telemetry_path}" is no path like /metrics; '
             "/-/ and /api/ are the daemon's own"
         )
+    if flags.telemetry_path == flags.dcgm_path:
+        parser.error(f"--web.telemetry-path: {flags.dcgm_path} is the page of --compat.dcgm")
     if flags.simulate is not None:
         flags.simulated_xids = _simulated_xids(flags, parser)
     elif flags.simulated_xids:
@@ -87,6 +89,7 @@ def _daemon(
         listen_addresses=addresses,
         listen_descriptors=descriptors,
         telemetry_path=flags.telemetry_path,
+        dcgm_path=flags.dcgm_path,
         storage_path=flags.storage_path,
         simulate=flags.simulate,
         simulated_xids=tuple(flags.simulated_xids),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import compress
 from operator import is_
@@ -20,21 +21,22 @@ from exporter.snapshot import Snapshot
 GZIP_LEVEL = 1  # a sixth of the time of level 9, and a quarter more bytes
 
 
-class Page:
-    """Renders one exposition format. Used from one thread; keeps the page of one snapshot."""
+class Rendered(ABC):
+    """A page of metrics. Used from one thread; keeps what it made of one snapshot."""
 
-    def __init__(self, *, openmetrics: bool, catalogue: Sequence[Table] = CATALOGUE) -> None:
-        self._blocks = [_Block(table, openmetrics=openmetrics) for table in catalogue]
-        self._end = "# EOF\n" if openmetrics else ""
+    def __init__(self) -> None:
         self._snapshot: Snapshot | None = None
         self._plain = b""
         self._zipped: bytes | None = None
 
+    @abstractmethod
+    def render(self, snapshot: Snapshot) -> str:
+        """Return the text of the page."""
+
     def plain(self, snapshot: Snapshot) -> bytes:
         """Return the page; rendered once per snapshot."""
         if snapshot is not self._snapshot:
-            gpus = owners(snapshot)
-            text = "".join([block.render(snapshot, gpus) for block in self._blocks]) + self._end
+            text = self.render(snapshot)
             self._plain, self._zipped, self._snapshot = text.encode(), None, snapshot
         return self._plain
 
@@ -44,6 +46,20 @@ class Page:
         if self._zipped is None:
             self._zipped = gzip.compress(plain, GZIP_LEVEL, mtime=0)
         return self._zipped
+
+
+class Page(Rendered):
+    """The page of the catalogue, in one exposition format."""
+
+    def __init__(self, *, openmetrics: bool, catalogue: Sequence[Table] = CATALOGUE) -> None:
+        super().__init__()
+        self._blocks = [_Block(table, openmetrics=openmetrics) for table in catalogue]
+        self._end = "# EOF\n" if openmetrics else ""
+
+    def render(self, snapshot: Snapshot) -> str:
+        """Return the text of the page; blocks whose things have not changed are taken over."""
+        gpus = owners(snapshot)
+        return "".join([block.render(snapshot, gpus) for block in self._blocks]) + self._end
 
 
 class _Block:
@@ -106,7 +122,7 @@ class _Block:
             head = _head(metric, openmetrics=self._openmetrics)
             for labels in series:
                 if present is None or next(present):
-                    pieces.append(f"{before}{head}{metric.name}{_braces(labels)} ")
+                    pieces.append(f"{before}{head}{metric.name}{braces(labels)} ")
                     before, head = "\n", ""
         return [*pieces, before]
 
@@ -156,7 +172,8 @@ def _head(metric: Row[Any], *, openmetrics: bool) -> str:
     return head + (f"# UNIT {family} {unit}\n" if unit else "")
 
 
-def _braces(labels: list[tuple[str, str]]) -> str:
+def braces(labels: list[tuple[str, str]]) -> str:
+    """Return labels as they stand behind a name, escaped; "" for none."""
     inside = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels)
     return f"{{{inside}}}" if inside else ""
 

@@ -15,6 +15,7 @@ from exporter.catalogue import COLLECTORS
 DEFAULT_CONFIG = Path("/etc/gpu-node-exporter/config.yml")
 DEFAULT_STORAGE = Path("/var/lib/gpu-node-exporter")
 DEFAULT_ADDRESS = ":9836"
+DCGM_PATH = "/metrics/dcgm"
 DEFAULT_PROFILE = "h100x8"
 USAGE = 2  # exit code of wrong usage
 
@@ -68,6 +69,13 @@ def run_parser(commands: tuple[str, ...]) -> Parser:
         default="/metrics",
         metavar="PATH",
         help="where the metrics are (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compat.dcgm",
+        dest="dcgm_path",
+        action="store_const",
+        const=DCGM_PATH,
+        help=f"serve {DCGM_PATH} too: the default counters of dcgm-exporter under its names",
     )
     add_storage(parser)
     add_simulate(parser)

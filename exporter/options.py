@@ -29,6 +29,7 @@ class Options:
     listen_addresses: tuple[str, ...]
     listen_descriptors: tuple[int, ...]  # of sockets that systemd has opened
     telemetry_path: str
+    dcgm_path: str | None  # of a second page, in the names of dcgm-exporter
     storage_path: Path  # of recordings and requests
     simulate: str | None  # a profile's name
     simulated_xids: tuple[PlantedXid, ...]

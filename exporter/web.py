@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from ipaddress import ip_address
+from types import MappingProxyType
 
 from prometheus_client.exposition import choose_encoder
 
-from exporter.exposition import Page
+from exporter.exposition import Page, Rendered
 from exporter.httpd import Request, Response, Route
 from exporter.snapshot import Snapshot
 from exporter.statuspage import StatusPage, unready
@@ -33,14 +34,19 @@ class Web:
         telemetry_path: str,
         status: StatusPage,
         clock: Callable[[], float] = time.monotonic,
+        more: Mapping[str, Rendered] = MappingProxyType({}),
     ) -> None:
-        """Take where the latest snapshot is, and what loads the config: it returns what failed."""
+        """Take where the latest snapshot is, and what loads the config: it returns what failed.
+
+        `more` are further pages by path, in the text format alone.
+        """
         self._latest = latest
         self._reload = reload
         self._telemetry_path = telemetry_path
         self._status = status
         self._clock = clock
         self._pages = {False: Page(openmetrics=False), True: Page(openmetrics=True)}
+        self._more = more
         self._base: Snapshot | None = None
         self._view: Snapshot | None = None
 
@@ -48,6 +54,7 @@ class Web:
         """Return all paths there are."""
         return [
             Route(self._telemetry_path, ("GET",), self.metrics),
+            *(Route(path, ("GET",), self._in_text(page)) for path, page in self._more.items()),
             Route("/", ("GET",), self.page),
             Route("/api/v1/status", ("GET",), self.status),
             Route("/-/healthy", ("GET",), lambda _: Response(HTTPStatus.OK, b"healthy\n")),
@@ -57,13 +64,18 @@ class Web:
 
     def metrics(self, request: Request) -> Response:
         """Answer with the page, in the format and encoding that the client prefers."""
-        snapshot = self._snapshot()
-        if snapshot is None:
-            return Response(HTTPStatus.SERVICE_UNAVAILABLE, f"{STARTING}\n".encode())
         _, content_type = choose_encoder(request.headers.get("accept", ""))
         openmetrics = content_type.startswith("application/openmetrics-text")
         content_type = OPENMETRICS if openmetrics else TEXT
-        page = self._pages[openmetrics]
+        return self._scraped(request, self._pages[openmetrics], content_type)
+
+    def _in_text(self, page: Rendered) -> Callable[[Request], Response]:
+        return lambda request: self._scraped(request, page, TEXT)
+
+    def _scraped(self, request: Request, page: Rendered, content_type: str) -> Response:
+        snapshot = self._snapshot()
+        if snapshot is None:
+            return Response(HTTPStatus.SERVICE_UNAVAILABLE, f"{STARTING}\n".encode())
         if accepts_gzip(request.headers):
             headers = (VARY, ("Content-Encoding", "gzip"))
             return Response(HTTPStatus.OK, page.zipped(snapshot), content_type, headers)

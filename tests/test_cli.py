@@ -55,6 +55,10 @@ def run(
         ("--web.telemetry-path=metrics", '"metrics" is no path like /metrics'),
         ("--web.telemetry-path=/", '"/" is no path like /metrics'),
         ("--web.telemetry-path=/-/ready", "/-/ and /api/ are the daemon's own"),
+        (
+            "--compat.dcgm --web.telemetry-path=/metrics/dcgm",
+            "/metrics/dcgm is the page of --compat.dcgm",
+        ),
         ("--web.conf=x", "there is no --web.conf=x"),
         ("check-config", "the following arguments are required: FILE"),
         ("metrics all", "there is no all"),
