@@ -31,20 +31,22 @@ lint: ## ruff, mypy --strict, import contracts
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/mypy --python-version=3.11 grafana
 	@$(BIN)/lint-imports --no-logo
 
 bench: ## measure the budgets beside the peers
 	@$(PREPARE) bench compiler programs
 	@$(BIN)/python bench/run.py $(ARGS)
 
-docs: ## write anew what is generated: metrics, findings, PrometheusRule, table of alerts
-	@$(PREPARE) run
+docs: ## write anew what is generated: metrics, findings, PrometheusRule, alerts, dashboards
+	@$(PREPARE) dev
 	@$(BIN)/gpu-node-exporter metrics > docs/metrics.md.new
 	@mv docs/metrics.md.new docs/metrics.md
 	@sed -i '/^## Findings$$/,$$d' docs/doctor.md
 	@$(BIN)/gpu-node-exporter doctor --findings >> docs/doctor.md
 	@$(BIN)/python scripts/manifests.py
 	@$(BIN)/python scripts/alerts_reference.py
+	@$(BIN)/python grafana/build.py
 
 packages: ## build sdist, wheel, .deb and .rpm into dist/
 	@$(PREPARE) packages

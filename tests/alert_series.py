@@ -1,4 +1,4 @@
-"""Every series that alerts/ may name, with its labels: the catalogue, and what others expose."""
+"""Every series that alerts/ and grafana/ may name: the catalogue, and what others expose."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ TARGET = {"job", "instance", "cluster"}  # Prometheus's and the operator's own l
 # Series that are not ours, with the labels that they have of their own.
 FOREIGN = {
     "up": set[str](),
+    "scrape_duration_seconds": set[str](),
+    "ALERTS": {"alertname", "alertstate", "severity", "component", "family", "gpu"},
+    "ALERTS_FOR_STATE": {"alertname", "severity", "component", "family", "gpu"},
     "prometheus_rule_evaluation_failures_total": {"rule_group"},
     "alertmanager_notifications_total": {"integration"},
     "alertmanager_notifications_failed_total": {"integration", "reason"},

@@ -11,6 +11,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from daemon import PATIENCE_SECONDS
 from debian import program
@@ -31,15 +32,33 @@ class Prometheus:
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
         """Return labels and value of what an expression gives now; [] while it starts."""
-        query = urllib.parse.urlencode({"query": expression})
-        url = f"http://127.0.0.1:{self._port}/api/v1/query?{query}"
         try:
-            with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
-                result = json.load(answer)["data"]["result"]
+            result = self.ask("query", query=expression)["result"]
         except OSError:
             assert self._process.poll() is None, self.log
             return []
         return [(entry["metric"], float(entry["value"][1])) for entry in result]
+
+    def history(
+        self, expression: str, start: float, end: float, step: float = 1
+    ) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:
+        """Return labels, and times with values, of what it gave between two times."""
+        asked = self.ask("query_range", query=expression, start=start, end=end, step=step)
+        return [
+            (entry["metric"], [(float(at), float(value)) for at, value in entry["values"]])
+            for entry in asked["result"]
+        ]
+
+    def ask(self, path: str, **parameters: object) -> Any:
+        """Return the data of an answer of its API.
+
+        Raises:
+            OSError: It does not answer, or with an error, such as to a wrong expression.
+        """
+        query = urllib.parse.urlencode(parameters)
+        url = f"http://127.0.0.1:{self._port}/api/v1/{path}?{query}"
+        with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
+            return json.load(answer)["data"]
 
     def of_jobs(self, expression: str) -> dict[str, float]:
         """Return what an expression with one series a job gives now, by job."""
