@@ -266,4 +266,15 @@ IDENTITY = (
         gpu_exporter_build_info{NODE})""",
         size=(10, 8),
     ),
+    timeline(
+        About(
+            "vGPU license",
+            "Whether the vGPU of a virtual machine has its license. Without one it is throttled.",
+            "These GPUs are no vGPUs.",
+            ("GpuVgpuUnlicensed",),
+        ),
+        Query("gpu_vgpu_licensed{GPU}", f"{GPU} {{{{product}}}}"),
+        words=YES_IS_GOOD,
+        size=(24, 4),
+    ),
 )

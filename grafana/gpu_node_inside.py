@@ -227,9 +227,14 @@ EXPORTER = (
         size=(4, 4),
     ),
     number(
-        About("Driver", "Whether NVML can be used.", NO_NODE, ("GpuDriverDown",)),
-        Query("min(gpu_exporter_nvml_up{NODE})"),
-        words=UP,
+        About(
+            "Driver",
+            "Whether NVML can be used, on the worst of the nodes. Paused: let go of by order.",
+            NO_NODE,
+            ("GpuDriverDown", "GpuExporterPaused"),
+        ),
+        Query("min(gpu_exporter_nvml_up{NODE} + 2 * gpu_exporter_nvml_paused{NODE})"),
+        words={**UP, 2: ("paused", "orange")},
         size=(4, 4),
     ),
     number(

@@ -25,6 +25,7 @@ NODES = {  # what its boards do not have
     "gpu-06:9836": "geforce",
 }
 SICK_NODE = "gpu-07:9836"  # with a lost GPU and failing readings, by the driver's library
+VIRTUAL_NODE = "gpu-08:9836"  # a machine with a vGPU
 SERVER = "gpu-01:8000"
 HEAD = f"""
 global: {{evaluation_interval: 1s}}
@@ -62,6 +63,8 @@ def site(folder: Path, library: Path) -> Iterator[Prometheus]:
         daemons = {BUSY_NODE: stack.enter_context(busy)}
         for instance, profile in NODES.items():
             daemons[instance] = stack.enter_context(running(f"--simulate={profile}"))
+        virtual = stack.enter_context(FakeNvml(library, {"profile": "vgpu"}))
+        daemons[VIRTUAL_NODE] = stack.enter_context(running(env=virtual.env()))
         fake = stack.enter_context(FakeNvml(library))
         fake.set({"gpu1.lost": 1, "gpu2.call.nvmlDeviceGetPowerUsage.ret": 999})
         daemons[SICK_NODE] = stack.enter_context(running(env=fake.env()))

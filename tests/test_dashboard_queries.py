@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from dashboard_site import BUSY_NODE, NODES, SERVER, SICK_NODE, chosen, site
+from dashboard_site import BUSY_NODE, NODES, SERVER, SICK_NODE, VIRTUAL_NODE, chosen, site
 from dashboards import Panel, dashboards, events, filled, panels
 from prometheus import Prometheus
 
@@ -17,7 +17,7 @@ SCRAPES = 12
 PATIENCE_SECONDS = 90.0
 # What must have happened before it is worth to look.
 READY = (
-    f"count(count_over_time(up[5m]) >= {SCRAPES}) == {len(NODES) + 3}",
+    f"count(count_over_time(up[5m]) >= {SCRAPES}) == {len(NODES) + 4}",
     f'scaleout_deliveries_total{{instance="{BUSY_NODE}", result="delivered"}} > 0',
     f'gpu_xid_last_timestamp_seconds{{instance="{BUSY_NODE}", xid="79"}}',
     f'gpu_fault{{instance="{SICK_NODE}", reason="lost"}} == 1',
@@ -90,7 +90,7 @@ def test_fleet_lists_every_node(
 ) -> None:
     """Each query of the table of nodes is about these nodes, so that they make one line each."""
     (table,) = (panel for panel in panels() if panel.name.endswith(" Nodes"))
-    nodes = {BUSY_NODE, *NODES, SICK_NODE}
+    nodes = {BUSY_NODE, *NODES, SICK_NODE, VIRTUAL_NODE}
     for target in table.targets:
         rows = server.query(filled(target.expr, values["gpu-fleet"]))
         assert {labels["instance"] for labels, _ in rows} <= nodes
