@@ -38,7 +38,7 @@ bench: ## measure the budgets beside the peers
 	@$(PREPARE) bench compiler programs
 	@$(BIN)/python bench/run.py $(ARGS)
 
-docs: ## write anew what is generated: metrics, findings, PrometheusRule, alerts, dashboards
+docs: ## write anew what is generated: metrics, findings, PrometheusRule, alerts, peers, dashboards
 	@$(PREPARE) dev
 	@$(BIN)/gpu-node-exporter metrics > docs/metrics.md.new
 	@mv docs/metrics.md.new docs/metrics.md
@@ -46,6 +46,7 @@ docs: ## write anew what is generated: metrics, findings, PrometheusRule, alerts
 	@$(BIN)/gpu-node-exporter doctor --findings >> docs/doctor.md
 	@$(BIN)/python scripts/manifests.py
 	@$(BIN)/python scripts/alerts_reference.py
+	@$(BIN)/python scripts/peers_reference.py
 	@$(BIN)/python grafana/build.py
 
 packages: ## build sdist, wheel, .deb and .rpm into dist/
