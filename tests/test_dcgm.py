@@ -12,6 +12,7 @@ from http_client import connect, get
 from prometheus import job, prometheus
 from prometheus_client.parser import text_string_to_metric_families
 from test_golden import GOLDEN, observe
+from web_files import WebFiles, basic, users
 
 from exporter.dcgm import DcgmPage
 from exporter.gpu.memory import Memory
@@ -225,6 +226,18 @@ def test_page_is_there_with_the_flag_alone() -> None:
             zipped = client.answer()
         assert zipped.headers["content-type"].startswith("text/plain; version=0.0.4")
         assert b"DCGM_FI_DEV_GPU_TEMP" in gzip.decompress(zipped.body)
+
+
+def test_page_is_guarded_as_the_main_one_is(tmp_path: Path) -> None:
+    """With users in the web config: 401 without a password, the page with it."""
+    config = WebFiles(tmp_path).write(users(alice="secret"))
+    alice = basic("alice", "secret")
+    flags = ("--simulate=t4", FLAG, f"--web.config.file={config}")
+    with running(*flags, headers=[alice]) as daemon:
+        assert daemon.get(PATH).status == 200
+        with connect(daemon.port) as client:
+            client.send(get(PATH))
+            assert client.answer().status == 401
 
 
 # What NVIDIA's dashboard for dcgm-exporter asks of these counters, panels and variables.
