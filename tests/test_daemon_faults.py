@@ -9,7 +9,7 @@ import pytest
 from daemon import Daemon, Page, running
 from fake_nvml import FakeNvml
 
-BRISK = "poll: {fast: 250ms, slow: 1s}\n"
+BRISK = "poll: {fast: 250ms, slow: 1s, deadline: 240ms}\n"  # a slow machine makes none hung
 ENERGY = "gpu_energy_joules_total"  # the fake's counter moves with time: whoever reads it sees that
 OF_A_SICK_GPU = {
     *("gpu_up", "gpu_fault", "gpu_exporter_sample_age_seconds"),

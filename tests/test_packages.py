@@ -233,7 +233,8 @@ def test_sdist_and_wheel_are_whole(packages: Packages, unpacked: Path) -> None:
     (wheel,) = packages.folder.glob("*.whl")
     modules = {path for path in zipfile.ZipFile(wheel).namelist() if path.startswith("exporter/")}
     library = unpacked / "usr/lib/gpu-node-exporter"
-    installed = {str(path.relative_to(library)) for path in library.glob("exporter/**/*.py")}
+    files = (path for path in library.glob("exporter/**/*") if path.is_file())
+    installed = {str(path.relative_to(library)) for path in files}
     assert modules == {*installed, "exporter/py.typed"}
     (sdist,) = packages.folder.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:

@@ -60,7 +60,8 @@ def test_scrapes_leave_nothing_behind() -> None:
         _scrape(daemon, 100)
         before = daemon.eventually(lambda: _settled(daemon))
         _scrape(daemon, SCRAPES)
-        assert daemon.eventually(lambda: _settled(daemon)) == before
+        # What a poll has open just now is closed again; what was left behind stays.
+        assert daemon.eventually(lambda: _settled(daemon) == before or None)
 
 
 def _scrape(daemon: Daemon, count: int) -> None:
