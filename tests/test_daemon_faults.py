@@ -187,7 +187,8 @@ def test_a_call_that_fails_now_and_then_costs_its_group_at_those_polls(fake: Fak
         assert all(watts is None or watts > 50 for watts in seen.values())
         assert len([watts for watts in seen.values() if watts]) >= len(seen) / 2
         errors = page.value("gpu_exporter_read_errors_total", group="power", error="unknown")
-        assert errors == fake.calls().count(power, 2) // 3
+        assert errors is not None  # the call that is counted last may be of the next poll
+        assert 0 <= fake.calls().count(power, 2) // 3 - errors <= 1
         assert page.value("gpu_exporter_polls_total", result="partial") == errors
         assert "GPU 2: cannot read power: unknown" in daemon.messages("warning")
         assert "GPU 2: power is read again" in daemon.messages("info")
@@ -207,7 +208,9 @@ def test_calls_that_block_hang_alone(fake: FakeNvml) -> None:
         assert page.value("gpu_power_watts", gpu="1")
         others = daemon.after_polls(8)
         assert len(others.all(rate)) == 3
-        assert others.value("gpu_exporter_polls_total", result="skipped") == 0
+        skipped = others.value("gpu_exporter_polls_total", result="skipped")
+        assert skipped is not None
+        assert skipped <= others.polls / 4  # a slow machine skips one; the hang would skip seven
         fake.release(1)
         daemon.until(lambda page: len(page.all(rate)) == 4)
 
