@@ -228,6 +228,8 @@ def _read_group(reader: Reader[Any], device: OpenDevice, last: object, outcome: 
         raise
     except ReadFailedError as failed:
         outcome.readings[reader.group], outcome.errors[reader.group] = None, failed.error
+    except UnicodeDecodeError:  # of a text in a structure, which is decoded when it is looked at
+        outcome.readings[reader.group], outcome.errors[reader.group] = None, "invalid_text"
     except Exception as unexpected:
         log.debug("GPU group %s", reader.group, exc_info=True)
         name = f"unexpected_{type(unexpected).__name__.lower()}"

@@ -25,6 +25,7 @@ from exporter.sampling import (
 
 LIBRARY = "libnvidia-ml.so.1"
 MISMATCH = pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH
+MAX_GPUS = 256  # a driver that tells of more is not believed
 # What these codes say of a GPU when its handle is asked for.
 UNREACHABLE = {NO_PERMISSION: Fault.NO_PERMISSION, NOTHING_YET: Fault.LOST}
 
@@ -53,13 +54,16 @@ class NvmlDriver:
                 nvml_version=pynvml.nvmlSystemGetNVMLVersion(),
                 cuda_version=_cuda_version(),
             )
-            return info, tuple(FoundGpu(i, "") for i in range(pynvml.nvmlDeviceGetCount()))
+            count = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:
             if error.value == MISMATCH and _is_library_deleted():
                 raise DriverGoneError(f"{LIBRARY} was replaced") from None
             raise DriverAbsentError(_absence(error.value)) from None
         except UnicodeDecodeError as error:
             raise DriverAbsentError(f"the driver's version is no text: {error}") from None
+        if count > MAX_GPUS:
+            raise DriverAbsentError(f"the driver tells of {count} GPUs, over {MAX_GPUS}")
+        return info, tuple(FoundGpu(i, "") for i in range(count))
 
     def _check_module(self) -> None:
         """Compare the kernel module with the one that our library was loaded for.

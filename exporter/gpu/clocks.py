@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from exporter.fields import Field
+from exporter.gpu.bounds import MAX_CLOCK_MEGAHERTZ, MAX_PSTATE, count, within
 from exporter.metric import Kind, Metric, MetricVec, Row
 from exporter.sampling import Device, FieldRequest, Reader, Tier
 
 # nvmlClockType_t. Graphics and video hardly ever tell more than the SM clock: slow tier.
 FAST_DOMAINS = {"sm": 1, "memory": 2}
 SLOW_DOMAINS = {"graphics": 0, "video": 3}
-UNKNOWN_PSTATE = 32
 
 # nvmlClocksEventReason* bits.
 REASONS = {
@@ -62,7 +62,7 @@ def read(device: Device, _previous: Clocks | None) -> Clocks:
         hertz=_hertz(device, "nvmlDeviceGetClockInfo", FAST_DOMAINS),
         active={} if bits is None else {r: int(bits & bit != 0) for r, bit in REASONS.items()},
         seconds={reason: _seconds(device.field(f)) for reason, f in REASON_TIMES.items()},
-        performance_state=None if state == UNKNOWN_PSTATE else state,
+        performance_state=within(state, 0, MAX_PSTATE),  # 32: unknown
     )
 
 
@@ -104,12 +104,16 @@ class AllClocks:
 
 
 def _hertz(device: Device, call: str, domains: Mapping[str, int]) -> dict[str, float | None]:
-    megahertz = {domain: device.ask(call, number) for domain, number in domains.items()}
+    megahertz = {
+        domain: within(device.ask(call, number), 0, MAX_CLOCK_MEGAHERTZ)
+        for domain, number in domains.items()
+    }
     return {domain: None if mhz is None else mhz * 1e6 for domain, mhz in megahertz.items()}
 
 
 def _seconds(nanoseconds: float | None) -> float | None:
-    return None if nanoseconds is None else nanoseconds / 1e9
+    known = count(nanoseconds)
+    return None if known is None else known / 1e9
 
 
 READER = Reader(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from exporter.gpu.bounds import MAX_BYTES, within
 from exporter.metric import Metric, Row
 from exporter.sampling import Device, Reader, Tier
 
@@ -32,14 +33,14 @@ def read(device: Device, _previous: Confidential | None) -> Confidential:
         return Confidential(enabled=0)
     ready = device.ask("nvmlSystemGetConfComputeGpusReadyState")
     memory = device.ask("nvmlDeviceGetConfComputeProtectedMemoryUsage")
-    there = memory is not None and memory.total > 0
+    total = None if memory is None else within(memory.total, 1, MAX_BYTES)
     return Confidential(
         enabled=1,
         ready=None if ready is None else int(ready != 0),
         devtools_enabled=int(state.devToolsMode != 0),
-        total_bytes=memory.total if there else None,
-        used_bytes=memory.used if there else None,
-        free_bytes=memory.free if there else None,
+        total_bytes=total,
+        used_bytes=within(memory.used, 0, total) if total else None,
+        free_bytes=within(memory.free, 0, total) if total else None,
     )
 
 

@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from exporter.fields import Field
+from exporter.gpu.bounds import count, flag
 from exporter.metric import Kind, Metric, MetricVec, Row
 from exporter.sampling import Device, FieldRequest, Reader, Tier
 
@@ -43,7 +44,11 @@ class Ecc:
 
 def read(device: Device, _previous: Ecc | None) -> Ecc:
     """Read fields 3 to 6; with ECC off, the driver refuses them."""
-    return Ecc({kind: device.field(field) for kind, field in TOTALS.items()})
+    return Ecc(_totals(device))
+
+
+def _totals(device: Device) -> dict[tuple[str, str], float | None]:
+    return {kind: count(device.field(field)) for kind, field in TOTALS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +65,18 @@ def read_locations(device: Device, previous: EccLocations | None) -> EccLocation
     A total is the sum over the locations, and counts only grow or start anew: as long as the
     totals stand still, so does every part, and the driver is not asked up to 32 times.
     """
-    totals = {kind: device.field(field) for kind, field in TOTALS.items()}
+    totals = _totals(device)
     if previous is not None and previous.totals == totals:
         return previous
     if all(total is None for total in totals.values()):  # no ECC, or off
         return EccLocations(totals, {})
     errors = {}
     for kind, counter, location in product(TYPES, COUNTERS, LOCATIONS):
-        count = device.ask(
+        number = device.ask(
             "nvmlDeviceGetMemoryErrorCounter", TYPES[kind], COUNTERS[counter], LOCATIONS[location]
         )
-        if count is not None:
-            errors[kind, counter, location] = count
+        if number is not None:
+            errors[kind, counter, location] = number
     return EccLocations(totals, errors)
 
 
@@ -79,8 +84,8 @@ def read_locations(device: Device, previous: EccLocations | None) -> EccLocation
 class EccSram:
     """SRAM errors by (type, counter); aggregate uncorrected ones by source; the verdict on them."""
 
-    errors: Mapping[tuple[str, str], float]
-    sources: Mapping[str, float]
+    errors: Mapping[tuple[str, str], float | None]
+    sources: Mapping[str, float | None]
     threshold_exceeded: int | None
 
 
@@ -91,19 +96,19 @@ def read_sram(device: Device, _previous: EccSram | None) -> EccSram:
         return EccSram({}, {}, None)
     return EccSram(
         errors={
-            ("corrected", "volatile"): status.volatileCor,
-            ("corrected", "aggregate"): status.aggregateCor,
-            ("uncorrected_parity", "volatile"): status.volatileUncParity,
-            ("uncorrected_parity", "aggregate"): status.aggregateUncParity,
-            ("uncorrected_sec_ded", "volatile"): status.volatileUncSecDed,
-            ("uncorrected_sec_ded", "aggregate"): status.aggregateUncSecDed,
+            ("corrected", "volatile"): count(status.volatileCor),
+            ("corrected", "aggregate"): count(status.aggregateCor),
+            ("uncorrected_parity", "volatile"): count(status.volatileUncParity),
+            ("uncorrected_parity", "aggregate"): count(status.aggregateUncParity),
+            ("uncorrected_sec_ded", "volatile"): count(status.volatileUncSecDed),
+            ("uncorrected_sec_ded", "aggregate"): count(status.aggregateUncSecDed),
         },
         sources={
-            "l2": status.aggregateUncBucketL2,
-            "sm": status.aggregateUncBucketSm,
-            "pcie": status.aggregateUncBucketPcie,
-            "microcontroller": status.aggregateUncBucketMcu,
-            "other": status.aggregateUncBucketOther,
+            "l2": count(status.aggregateUncBucketL2),
+            "sm": count(status.aggregateUncBucketSm),
+            "pcie": count(status.aggregateUncBucketPcie),
+            "microcontroller": count(status.aggregateUncBucketMcu),
+            "other": count(status.aggregateUncBucketOther),
         },
         threshold_exceeded=int(status.bThresholdExceeded != 0),
     )
@@ -120,8 +125,8 @@ def read_mode(device: Device, _previous: EccMode | None) -> EccMode:
     """Read fields 1 and 2."""
     return EccMode(
         {
-            "current": device.field(Field.ECC_MODE_CURRENT),
-            "pending": device.field(Field.ECC_MODE_PENDING),
+            "current": flag(device.field(Field.ECC_MODE_CURRENT)),
+            "pending": flag(device.field(Field.ECC_MODE_PENDING)),
         }
     )
 

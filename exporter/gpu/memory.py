@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from exporter.gpu.bounds import MAX_BYTES, within
 from exporter.metric import Metric, Row
 from exporter.sampling import Device, MigDevice, Reader, Tier
 
 MEMORY_V2 = 0x2000028  # nvmlMemory_v2: sizeof 40, version 2
-NO_TOTAL = (0, 0xFFFFFFFFFFFFFFFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,10 @@ def of(device: Device | MigDevice) -> Memory:
     reserved = None if info is None else info.reserved
     if info is None:
         info = device.ask("nvmlDeviceGetMemoryInfo")
-    if info is None or info.total in NO_TOTAL or info.used > info.total:
+    total = None if info is None else within(info.total, 1, MAX_BYTES)
+    if total is None or info.used > total:
         return Memory()
-    return Memory(info.total, info.used, info.free, reserved)
+    return Memory(total, info.used, within(info.free, 0, total), within(reserved, 0, total))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,10 @@ class Bar1:
 def read_bar1(device: Device, _previous: Bar1 | None) -> Bar1:
     """Read nvmlDeviceGetBAR1MemoryInfo."""
     info = device.ask("nvmlDeviceGetBAR1MemoryInfo")
-    if info is None or info.bar1Total in NO_TOTAL or info.bar1Used > info.bar1Total:
+    total = None if info is None else within(info.bar1Total, 1, MAX_BYTES)
+    if total is None or info.bar1Used > total:
         return Bar1()
-    return Bar1(info.bar1Total, info.bar1Used, info.bar1Free)
+    return Bar1(total, info.bar1Used, within(info.bar1Free, 0, total))
 
 
 READER = Reader("memory", "memory", Tier.FAST, read)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from exporter.gpu.bounds import flag
 from exporter.metric import Metric, MetricVec, Row
 from exporter.sampling import Device, Reader, Tier
 
@@ -21,7 +22,7 @@ class PersistenceMode:
 
 def read_persistence(device: Device, _previous: PersistenceMode | None) -> PersistenceMode:
     """Read nvmlDeviceGetPersistenceMode."""
-    return PersistenceMode(device.ask("nvmlDeviceGetPersistenceMode"))
+    return PersistenceMode(flag(device.ask("nvmlDeviceGetPersistenceMode")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class MigMode:
 def read_mig(device: Device, _previous: MigMode | None) -> MigMode:
     """Read nvmlDeviceGetMigMode; refused by boards without MIG."""
     current, pending = device.ask("nvmlDeviceGetMigMode") or (None, None)
-    return MigMode({"current": current, "pending": pending})
+    return MigMode({"current": flag(current), "pending": flag(pending)})
 
 
 PERSISTENCE_READER = Reader("persistence_mode", "modes", Tier.SLOW, read_persistence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exporter.fields import ALL_LINKS, Field
+from exporter.gpu.bounds import MAX_BYTES, count, within
 from exporter.metric import Kind, Metric, Row
 from exporter.sampling import Device, FieldRequest, Reader, Tier
 
@@ -47,18 +48,18 @@ def read(device: Device, previous: NvLink | None) -> NvLink:
 
 
 def _total_bytes(device: Device, total: FieldRequest, of_link: Field) -> float | None:
-    kib = device.field(total.field, total.scope)
+    kib = count(device.field(total.field, total.scope))
     if kib is not None:
         return kib * KIB
-    counts = [device.field(of_link, link) for link in range(LINKS)]
-    there = [count for count in counts if count is not None]
+    counts = [count(device.field(of_link, link)) for link in range(LINKS)]
+    there = [number for number in counts if number is not None]
     return sum(there) if there else None
 
 
 def _rate(before: float | None, after: float | None, elapsed: float) -> float | None:
     if before is None or after is None or after < before:  # the driver restarted its count
         return None
-    return (after - before) / elapsed
+    return within((after - before) / elapsed, 0, MAX_BYTES)
 
 
 READER = Reader(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from exporter.fields import Field
+from exporter.gpu.bounds import MAX_BYTES, count, within
 from exporter.gpu.identity import sysfs_bus_id
 from exporter.gpu.nvlink import KIB, LINKS
 from exporter.metric import Kind, MetricVec, Row
@@ -13,6 +14,7 @@ from exporter.sampling import Device, FieldRequest, Reader, Tier
 
 ACTIVE = 1  # field 165: 0 inactive, 1 active, 2 sleep, 3 active without traffic
 MEGABYTE = 1_000_000  # field 164 is in MB/s
+MAX_SPEED = MAX_BYTES // MEGABYTE
 
 # The first three up to Hopper, the others from Blackwell on.
 ERRORS = {
@@ -66,7 +68,7 @@ def read(device: Device, _previous: NvLinks | None) -> NvLinks:
         speed_bytes_per_second={
             str(link): MEGABYTE * speed
             for link in states
-            if (speed := device.field(Field.NVLINK_SPEED, link))  # 0 while it is down
+            if (speed := within(device.field(Field.NVLINK_SPEED, link), 1, MAX_SPEED))  # 0: down
         },
         transmit_bytes=_bytes(
             device, states, Field.NVLINK_DATA_TRANSMIT, Field.NVLINK5_TRANSMIT_BYTES
@@ -76,11 +78,14 @@ def read(device: Device, _previous: NvLinks | None) -> NvLinks:
         ),
         errors=_by_type(device, states, ERRORS),
         bit_error_ratio={
-            name: bit_error_ratio(int(packed))
+            name: ratio
             for name, packed in _by_type(device, states, BIT_ERROR_RATES).items()
+            if (ratio := bit_error_ratio(int(packed))) <= 1
         },
         data_errors={
-            kind: count for kind in kinds if (count := device.field(kinds[kind])) is not None
+            kind: number
+            for kind, field in kinds.items()
+            if (number := count(device.field(field))) is not None
         },
     )
 
@@ -107,10 +112,10 @@ def _bytes(
 ) -> dict[str, float]:
     counts: dict[str, float] = {}
     for link in links:
-        kib = device.field(kib_field, link)
-        count = device.field(bytes_field, link) if kib is None else kib * KIB
-        if count is not None:
-            counts[str(link)] = count
+        kib = count(device.field(kib_field, link))
+        there = count(device.field(bytes_field, link)) if kib is None else kib * KIB
+        if there is not None:
+            counts[str(link)] = there
     return counts
 
 
@@ -119,10 +124,10 @@ def _by_type(
 ) -> dict[tuple[str, str], float]:
     """Return what there is: each generation of NVLink has a part of these fields."""
     return {
-        (str(link), kind): count
+        (str(link), kind): number
         for link in links
         for kind, field in fields.items()
-        if (count := device.field(field, link)) is not None
+        if (number := count(device.field(field, link))) is not None
     }
 
 

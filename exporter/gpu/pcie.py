@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from exporter.fields import Field
+from exporter.gpu.bounds import MAX_BYTES, MAX_PCIE_GENERATION, MAX_PCIE_LANES, count, within
 from exporter.metric import Kind, Metric, MetricVec, Row
 from exporter.sampling import Device, FieldRequest, Reader, Tier
 
@@ -14,6 +15,12 @@ COUNTER_TRANSMIT, COUNTER_RECEIVE = 0, 1  # nvmlPcieUtilCounter_t
 MIB = 1 << 20
 KIB = 1 << 10
 
+GENERATIONS = {
+    "current": "nvmlDeviceGetCurrPcieLinkGeneration",
+    "max": "nvmlDeviceGetMaxPcieLinkGeneration",
+    "gpu_max": "nvmlDeviceGetGpuMaxPcieLinkGeneration",
+}
+WIDTHS = {"current": "nvmlDeviceGetCurrPcieLinkWidth", "max": "nvmlDeviceGetMaxPcieLinkWidth"}
 ERRORS = {
     "correctable": Field.PCIE_CORRECTABLE_ERRORS,
     "non_fatal": Field.PCIE_NON_FATAL_ERRORS,
@@ -44,10 +51,7 @@ def read(device: Device, _previous: PcieThroughput | None) -> PcieThroughput:
     passes several times a second.
     """
     transmit, receive = device.gpm(GPM_TRANSMIT), device.gpm(GPM_RECEIVE)
-    return PcieThroughput(
-        None if transmit is None else transmit * MIB,
-        None if receive is None else receive * MIB,
-    )
+    return PcieThroughput(_bytes_per_second(transmit, MIB), _bytes_per_second(receive, MIB))
 
 
 def read_sampled(device: Device, _previous: PcieThroughput | None) -> PcieThroughput:
@@ -60,10 +64,11 @@ def read_sampled(device: Device, _previous: PcieThroughput | None) -> PcieThroug
         return PcieThroughput()
     transmit = device.ask("nvmlDeviceGetPcieThroughput", COUNTER_TRANSMIT)
     receive = device.ask("nvmlDeviceGetPcieThroughput", COUNTER_RECEIVE)
-    return PcieThroughput(
-        None if transmit is None else transmit * KIB,
-        None if receive is None else receive * KIB,
-    )
+    return PcieThroughput(_bytes_per_second(transmit, KIB), _bytes_per_second(receive, KIB))
+
+
+def _bytes_per_second(rate: float | None, unit_bytes: int) -> float | None:
+    return None if rate is None else within(rate * unit_bytes, 0, MAX_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +91,17 @@ def read_link(device: Device, _previous: PcieLink | None) -> PcieLink:
         replays = device.ask("nvmlDeviceGetPcieReplayCounter")
     return PcieLink(
         generation={
-            "current": device.ask("nvmlDeviceGetCurrPcieLinkGeneration") or None,
-            "max": device.ask("nvmlDeviceGetMaxPcieLinkGeneration") or None,
-            "gpu_max": device.ask("nvmlDeviceGetGpuMaxPcieLinkGeneration") or None,
+            kind: within(device.ask(call), 1, MAX_PCIE_GENERATION)
+            for kind, call in GENERATIONS.items()
         },
         width_lanes={
-            "current": device.ask("nvmlDeviceGetCurrPcieLinkWidth") or None,
-            "max": device.ask("nvmlDeviceGetMaxPcieLinkWidth") or None,
+            kind: within(device.ask(call), 1, MAX_PCIE_LANES) for kind, call in WIDTHS.items()
         },
-        replays=replays,
+        replays=count(replays),
         errors={
-            kind: count
+            kind: number
             for kind, field in ERRORS.items()
-            if (count := device.field(field)) is not None
+            if (number := count(device.field(field))) is not None
         },
     )
 

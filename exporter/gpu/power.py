@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from exporter.fields import Field
+from exporter.gpu.bounds import MAX_MILLIWATTS, count, within
 from exporter.metric import Kind, Metric, MetricVec, Row
 from exporter.sampling import Device, FieldRequest, Reader, Tier
 
@@ -20,9 +21,10 @@ class Power:
 
 def read(device: Device, _previous: Power | None) -> Power:
     """Read nvmlDeviceGetPowerUsage (mW) and field 83 (mJ)."""
+    energy = count(device.field(Field.ENERGY))
     return Power(
-        draw_watts=_base_unit(device.ask("nvmlDeviceGetPowerUsage")),
-        energy_joules=_base_unit(device.field(Field.ENERGY)),
+        draw_watts=_watts(device.ask("nvmlDeviceGetPowerUsage")),
+        energy_joules=None if energy is None else energy / 1000,
     )
 
 
@@ -53,11 +55,12 @@ def read_limits(device: Device, _previous: PowerLimits | None) -> PowerLimits:
         "min": lowest,
         "max": highest,
     }
-    return PowerLimits({kind: _base_unit(value) for kind, value in milliwatts.items()})
+    return PowerLimits({kind: _watts(value) for kind, value in milliwatts.items()})
 
 
-def _base_unit(milli: float | None) -> float | None:
-    return None if milli is None else milli / 1000
+def _watts(milliwatts: float | None) -> float | None:
+    known = within(milliwatts, 0, MAX_MILLIWATTS)
+    return None if known is None else known / 1000
 
 
 READER = Reader("power", "power", Tier.FAST, read, (FieldRequest(Field.ENERGY),))

@@ -9,6 +9,7 @@ from heapq import nsmallest
 from types import MappingProxyType
 from typing import Any
 
+from exporter.gpu.bounds import MAX_BYTES, within
 from exporter.metric import Metric, Row
 from exporter.sampling import Device, ProcessSample, Reader, RunningProcess, Tier
 
@@ -161,16 +162,17 @@ def _joined(
 ) -> list[GpuProcess]:
     """Return each process once; a PID of 0, which says nothing, as often as it comes."""
     nameless = [
-        GpuProcess(0, process.used_bytes, None)
+        GpuProcess(0, within(process.used_bytes, 0, MAX_BYTES), None)
         for listed in lists
         for process in listed
         if process.pid == 0
     ]
     used: dict[int, dict[Instance | None, int | None]] = {}
     for listed in lists:
-        for pid, used_bytes, gpu_instance, compute_instance in listed:
+        for pid, listed_bytes, gpu_instance, compute_instance in listed:
             if pid == 0:
                 continue
+            used_bytes = within(listed_bytes, 0, MAX_BYTES)
             instance = None if gpu_instance is None else (gpu_instance, compute_instance or 0)
             of_pid = used.setdefault(pid, {})
             before = of_pid.get(instance)

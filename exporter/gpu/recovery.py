@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exporter.fields import Field
+from exporter.gpu.bounds import within
 from exporter.metric import Kind, Metric, MetricVec, Row
 from exporter.sampling import Device, FieldRequest, Reader, Tier
 
@@ -19,6 +20,8 @@ ACTIONS = {
     6: "bus_reset",
     7: "system_reboot",
 }
+
+MAX_ACTION = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Recovery:
 
 def read(device: Device, _previous: Recovery | None) -> Recovery:
     """Read field 230 (570)."""
-    number = device.field(Field.RECOVERY_ACTION)
+    number = within(device.field(Field.RECOVERY_ACTION), 0, MAX_ACTION)
     return Recovery(None if number is None else int(number))
 
 

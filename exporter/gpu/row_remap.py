@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from exporter.fields import Field
+from exporter.gpu.bounds import count, flag, within
 from exporter.metric import Metric, MetricVec, Row
 from exporter.sampling import Device, FieldRequest, Reader, Tier
 
 AVAILABILITIES = ("max", "high", "partial", "low", "none")
+MAX_BANKS = 0xFFFFFFFE  # all bits: "no value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +28,15 @@ def read(device: Device, _previous: RemappedRows | None) -> RemappedRows:
     """Read fields 142 to 145, and 301 and 302 (610); refused while MIG is on."""
     return RemappedRows(
         rows={
-            "correctable": device.field(Field.REMAPPED_ROWS_CORRECTABLE),
-            "uncorrectable": device.field(Field.REMAPPED_ROWS_UNCORRECTABLE),
+            "correctable": count(device.field(Field.REMAPPED_ROWS_CORRECTABLE)),
+            "uncorrectable": count(device.field(Field.REMAPPED_ROWS_UNCORRECTABLE)),
         },
         inactive_rows={
-            "correctable": device.field(Field.REMAPPED_ROWS_CORRECTABLE_INACTIVE),
-            "uncorrectable": device.field(Field.REMAPPED_ROWS_UNCORRECTABLE_INACTIVE),
+            "correctable": count(device.field(Field.REMAPPED_ROWS_CORRECTABLE_INACTIVE)),
+            "uncorrectable": count(device.field(Field.REMAPPED_ROWS_UNCORRECTABLE_INACTIVE)),
         },
-        pending=device.field(Field.ROW_REMAP_PENDING),
-        failure=device.field(Field.ROW_REMAP_FAILURE),
+        pending=flag(device.field(Field.ROW_REMAP_PENDING)),
+        failure=flag(device.field(Field.ROW_REMAP_FAILURE)),
     )
 
 
@@ -48,7 +50,10 @@ class RowRemapBanks:
 def read_banks(device: Device, _previous: RowRemapBanks | None) -> RowRemapBanks:
     """Read nvmlDeviceGetRowRemapperHistogram. No bank at all is no histogram."""
     histogram = device.ask("nvmlDeviceGetRowRemapperHistogram")
-    banks = {} if histogram is None else {a: getattr(histogram, a) for a in AVAILABILITIES}
+    if histogram is None:
+        return RowRemapBanks({})
+    counts = {a: within(getattr(histogram, a), 0, MAX_BANKS) for a in AVAILABILITIES}
+    banks = {a: number for a, number in counts.items() if number is not None}
     return RowRemapBanks(banks if any(banks.values()) else {})
 
 
@@ -77,10 +82,10 @@ def read_retired(device: Device, _previous: RetiredPages | None) -> RetiredPages
     """Read fields 29 to 31 (before Ampere)."""
     return RetiredPages(
         pages={
-            "single_bit_ecc": device.field(Field.RETIRED_PAGES_SINGLE_BIT),
-            "double_bit_ecc": device.field(Field.RETIRED_PAGES_DOUBLE_BIT),
+            "single_bit_ecc": count(device.field(Field.RETIRED_PAGES_SINGLE_BIT)),
+            "double_bit_ecc": count(device.field(Field.RETIRED_PAGES_DOUBLE_BIT)),
         },
-        pending=device.field(Field.RETIRED_PAGES_PENDING),
+        pending=flag(device.field(Field.RETIRED_PAGES_PENDING)),
     )
 
 

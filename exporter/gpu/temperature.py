@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from exporter.fields import Field
+from exporter.gpu.bounds import MAX_FAN_PERCENT, MAX_FANS, within
 from exporter.metric import Metric, MetricVec, Row
 from exporter.sampling import Device, FieldRequest, Reader, Tier
 
@@ -91,8 +92,11 @@ class Fans:
 
 def read_fans(device: Device, _previous: Fans | None) -> Fans:
     """Read nvmlDeviceGetFanSpeed_v2 of each fan; passively cooled boards have none."""
-    count = device.ask("nvmlDeviceGetNumFans") or 0
-    percents = {str(fan): device.ask("nvmlDeviceGetFanSpeed_v2", fan) for fan in range(count)}
+    count = within(device.ask("nvmlDeviceGetNumFans"), 0, MAX_FANS) or 0
+    percents = {
+        str(fan): within(device.ask("nvmlDeviceGetFanSpeed_v2", fan), 0, MAX_FAN_PERCENT)
+        for fan in range(count)
+    }
     return Fans({fan: None if p is None else p / 100 for fan, p in percents.items()})
 
 
