@@ -64,6 +64,7 @@ ERRORS = (
             "Last",
             "dateTimeFromNow",
         ),
+        sort="Last",
         size=(12, 8),
     ),
     graph(
@@ -91,7 +92,6 @@ ERRORS = (
         ),
         unit="none",
         limits=(critical("GpuEccUncorrected", ANY),),
-        size=(6, 8),
     ),
     graph(
         About(
@@ -106,7 +106,6 @@ ERRORS = (
         ),
         unit="none",
         limits=(warning("GpuEccCorrectedRateHigh", 100),),
-        size=(6, 8),
     ),
     timeline(
         About(
@@ -118,7 +117,7 @@ ERRORS = (
         Query("gpu_row_remap_failure{GPU}", f"{GPU} failed"),
         Query("gpu_row_remap_pending{GPU}", f"{GPU} pending"),
         words=YES_IS_BAD,
-        size=(6, 8),
+        size=(12, 8),
     ),
     graph(
         About(
@@ -130,7 +129,6 @@ ERRORS = (
         Query("gpu_remapped_rows{GPU}", f"{GPU} rows {{{{type}}}}"),
         Query("gpu_retired_pages{GPU}", f"{GPU} pages {{{{cause}}}}"),
         unit="none",
-        size=(6, 8),
     ),
 )
 
@@ -144,14 +142,12 @@ LINKS = (
     graph(
         About(
             "NVLink errors, 15 m",
-            "Errors on each link with any, without the bit errors that a link corrects.",
-            f"No link has had errors. {NO_NVLINK}",
+            "The ten links with most errors, without the bit errors that a link corrects.",
+            NO_NVLINK,
         ),
         Query(
-            """sum by (cluster, instance, gpu, link) (increase(
-            gpu_nvlink_errors_total{GPU, type!~"effective|symbol"}[15m])) > 0
-            or sum by (cluster, instance, gpu) (increase(
-            gpu_nvlink_errors_total{GPU, type!~"effective|symbol"}[15m]))""",
+            """topk(10, sum by (cluster, instance, gpu, link) (increase(
+            gpu_nvlink_errors_total{GPU, type!~"effective|symbol"}[15m])))""",
             f"{GPU} link {{{{link}}}}",
         ),
         unit="none",

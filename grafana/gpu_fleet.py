@@ -233,6 +233,7 @@ ALERTS = rows(
         "Since",
         "dateTimeFromNow",
     ),
+    sort="Since",
     size=(24, 9),
 )
 

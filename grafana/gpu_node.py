@@ -68,6 +68,7 @@ STATE = (
             "Since",
             "dateTimeFromNow",
         ),
+        sort="Since",
         size=(10, 9),
     ),
     timeline(
@@ -80,7 +81,7 @@ STATE = (
         ),
         Query("gpu_rule_state{NODE}", "{{instance}} {{rule}}"),
         words=RULE,
-        size=(12, 6),
+        size=(12, 5),
     ),
     timeline(
         About(
@@ -92,7 +93,7 @@ STATE = (
         ),
         Query("gpu_recorder_active{NODE}", "{{instance}}"),
         words={0: ("no", "text"), 1: ("recording", "yellow")},
-        size=(12, 6),
+        size=(12, 5),
     ),
     rows(
         About(
@@ -116,6 +117,7 @@ STATE = (
             "Last",
             "dateTimeFromNow",
         ),
+        sort="Last",
         size=(24, 6),
     ),
 )

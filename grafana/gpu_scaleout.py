@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from frame import NO_NODE, Page, Row
 from limits import ANY, critical, warning
-from links import TO_GPU, TO_NODE
+from links import TO_NODE
 from panels import About, graph, number, timeline
 from queries import Query
-from words import RULE
 
 NO_SERVER = "No inference server is scraped, or the rules of alerts/ are not loaded."
 NO_RECEIVER = "No receiver is configured: nothing is ever sent."
@@ -114,58 +113,65 @@ DECISIONS = (
         unit="none",
     ),
     graph(
-        About("Cooldown", "Time until an action may fire again.", NO_NODE),
-        Query("scaleout_cooldown_remaining_seconds{NODE}", "{{instance}} {{action}}"),
+        About("Cooldown", "Time until an action may fire again. The 20 longest.", NO_NODE),
+        Query("topk(20, scaleout_cooldown_remaining_seconds{NODE})", "{{instance}} {{action}}"),
         unit="s",
         link=TO_NODE,
     ),
     timeline(
-        About("Paused", "While requests are held back on a node.", NO_NODE),
-        Query("scaleout_paused{NODE}", "{{instance}}"),
-        words={0: ("no", "green"), 1: ("paused", "orange")},
-        size=(12, 6),
-    ),
-    timeline(
-        About("On disk", "Whether every request outlives the exporter.", NO_RECEIVER),
-        Query("scaleout_outbox_durable{NODE}", "{{instance}}"),
-        words={1: ("durable", "green"), 0: ("in memory", "orange")},
-        size=(12, 6),
+        About(
+            "Nodes that cannot ask",
+            "Paused: a person holds requests back. In memory: they are lost if the exporter ends.",
+            "Every node can ask.",
+            ("GpuScaleOutPaused", "GpuScaleOutNotDurable"),
+        ),
+        Query("scaleout_paused{NODE} == 1 or scaleout_outbox_durable{NODE} == 0", "{{instance}}"),
+        words={1: ("paused", "orange"), 0: ("in memory", "red")},
+        size=(24, 5),
     ),
 )
 
 WHY = (
     timeline(
-        About("Sustained load", "The rule on each node that asks for replicas.", NO_NODE),
-        Query('gpu_rule_state{NODE, rule="GpuSustainedLoad"}', "{{instance}}"),
-        words=RULE,
+        About(
+            "Sustained load",
+            "Nodes whose rule waits or fires: it is what asks for replicas.",
+            "No node is under sustained load.",
+        ),
+        Query('gpu_rule_state{NODE, rule="GpuSustainedLoad"} > 0', "{{instance}}"),
+        words={1: ("pending", "yellow"), 2: ("firing", "red")},
+        size=(12, 8),
     ),
     graph(
         About(
             "Load that was sustained",
-            "Load that a GPU did not fall below for 10 s, the highest such within the last minute, "
-            "and the threshold of its node.",
+            "Load that the busiest GPU of a node did not fall below for 10 s, the highest such "
+            "within the last minute; and the lowest threshold of a node. The 20 busiest nodes.",
             "No readings; or MIG is on, and a GPU has no utilization of its own.",
             ("GpuSustainedLoad",),
         ),
         Query(
-            'gpu_utilization_window_min_peak_ratio{NODE, window="10s"}',
-            "{{instance}} GPU {{gpu}}",
+            """topk(20, max by (cluster, instance) (
+            gpu_utilization_window_min_peak_ratio{NODE, window="10s"}))""",
+            "{{instance}}",
         ),
-        Query("instance:gpu_sustained_load_threshold:ratio{NODE}", "threshold {{instance}}"),
+        Query(
+            "min by (cluster) (instance:gpu_sustained_load_threshold:ratio{NODE})",
+            "threshold {{cluster}}",
+        ),
         unit="percentunit",
         top=1,
-        link=TO_GPU,
-        size=(12, 7),
+        link=TO_NODE,
     ),
     graph(
         About(
             "Time over the threshold",
-            "Share of time in which the rule's condition held on any GPU.",
+            "Share of time in which the rule's condition held on any GPU. The 20 highest.",
             NO_NODE,
         ),
         Query(
-            """rate(gpu_rule_condition_seconds_total{NODE,
-            rule="GpuSustainedLoad"}[$__rate_interval])""",
+            """topk(20, rate(gpu_rule_condition_seconds_total{NODE,
+            rule="GpuSustainedLoad"}[$__rate_interval]))""",
             "{{instance}}",
         ),
         unit="percentunit",
@@ -175,13 +181,14 @@ WHY = (
     graph(
         About(
             "Episodes an hour and GPU",
-            "How often sustained load began. Many episodes are replicas that come and go.",
+            "How often sustained load began. Many episodes are replicas that come and go. The 20 "
+            "highest.",
             NO_NODE,
         ),
         Query(
-            """sum by (cluster, instance) (
+            """topk(20, sum by (cluster, instance) (
             increase(gpu_rule_firings_total{NODE, rule="GpuSustainedLoad"}[1h]))
-            / count by (cluster, instance) (gpu_up{NODE})""",
+            / count by (cluster, instance) (gpu_up{NODE}))""",
             "{{instance}}",
         ),
         unit="none",
@@ -197,13 +204,16 @@ HELP = (
             "Queues of the cluster's inference servers. Busy GPUs without a queue need no replica.",
             NO_SERVER,
         ),
-        Query("inference:requests_waiting{CLUSTER}", "{{instance}} {{server}}"),
+        Query("topk(20, inference:requests_waiting{CLUSTER})", "{{instance}} {{server}}"),
         unit="none",
         limits=(warning("InferenceQueueBacklog", 10),),
     ),
     graph(
-        About("P99 latency", "Of the cluster's inference servers.", NO_SERVER),
-        Query("inference:latency_seconds:p99{CLUSTER} >= 0", "{{instance}} {{server}} {{latency}}"),
+        About("P99 latency", "Of the cluster's inference servers, the 20 slowest.", NO_SERVER),
+        Query(
+            "topk(20, inference:latency_seconds:p99{CLUSTER} >= 0)",
+            "{{instance}} {{server}} {{latency}}",
+        ),
         unit="s",
         limits=(warning("InferenceLatencyP99High", 0.8),),
     ),
@@ -214,14 +224,14 @@ HELP = (
             "little of this is one small request at a time.",
             "These GPUs have no profiling counters (before Hopper), or the collector is off.",
         ),
-        Query("avg by (cluster, instance) (gpu_sm_active_ratio{NODE})", "{{instance}}"),
+        Query("topk(20, avg by (cluster, instance) (gpu_sm_active_ratio{NODE}))", "{{instance}}"),
         unit="percentunit",
         top=1,
         link=TO_NODE,
     ),
     graph(
-        About("GPU memory", "Used share on the fullest GPU of each node.", NO_NODE),
-        Query("max by (cluster, instance) (gpu_memory_used_ratio{NODE})", "{{instance}}"),
+        About("GPU memory", "Used share on the fullest GPU. The 20 fullest nodes.", NO_NODE),
+        Query("topk(20, max by (cluster, instance) (gpu_memory_used_ratio{NODE}))", "{{instance}}"),
         unit="percentunit",
         limits=(warning("GpuMemoryHigh", 0.8), critical("GpuMemoryExhausted", 0.98)),
         top=1,

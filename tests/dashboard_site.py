@@ -6,6 +6,8 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from alert_rules import RULE_FILES
@@ -17,8 +19,8 @@ from prometheus import Prometheus, job, prometheus
 from scaleout_peers import serving
 
 BUSY_NODE = "gpu-01:9836"  # has XIDs, records, and asks for replicas
-NODES = {  # what its boards do not have
-    "gpu-02:9836": "b200x8-sick",
+PAUSED_NODE = "gpu-02:9836"  # full of sick GPUs; somebody holds its requests back
+NODES = {  # what the boards of these two do not have
     "gpu-03:9836": "a100-mig",
     "gpu-04:9836": "h100-mig",
     "gpu-05:9836": "t4",
@@ -32,12 +34,10 @@ global: {{evaluation_interval: 1s}}
 rule_files: {json.dumps([str(path) for path in RULE_FILES])}
 """
 XIDS = ("--simulate.xid=2:3:31", "--simulate.xid=4:5:79")  # seconds:GPU:XID
-RULES = """
+CONFIG = """
 rules:
-  - {{alert: GpuMemoryHigh, metric: gpu_memory_used_ratio, above: {memory}, clear_below: 0.01,
-     actions: [record]}}
-  - {{alert: GpuSustainedLoad, metric: gpu_utilization_ratio, above: {load}, for: 3s,
-     clear_below: 0.01, actions: [record, scale-out]}}
+  - {{alert: GpuMemoryHigh, metric: gpu_memory_used_ratio, {memory}, actions: [record]}}
+  - {{alert: GpuSustainedLoad, metric: gpu_utilization_ratio, {load}, actions: [record, scale-out]}}
 actions:
   - {{name: record, flight_recorder: {{duration: 10m}}}}
   - {{name: scale-out, receiver: autoscaler, cooldown: 10m}}
@@ -47,34 +47,58 @@ receivers:
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Where the rules of the busy node fire."""
+
+    memory: str
+    load: str
+
+    def config(self, url: str) -> str:
+        """Return the node's config; it asks this URL for replicas."""
+        return CONFIG.format(memory=self.memory, load=self.load, url=url)
+
+
+NEVER = Rules("above: 1", "above: 1, for: 1h")
+AT_ONCE = Rules("above: 0.1, clear_below: 0.01", "above: 0.02, for: 3s, clear_below: 0.01")
+AS_DEFAULT = Rules(
+    "above: 0.80, clear_below: 0.75",
+    "above: 0.95, for: 10s, clear_below: 0.85, keep_firing_for: 30s",
+)
+
+
 @contextlib.contextmanager
-def site(folder: Path, library: Path) -> Iterator[Prometheus]:
+def site(folder: Path, library: Path, rules: Rules = AT_ONCE) -> Iterator[Prometheus]:
     """Run all of it; Prometheus scrapes each second and evaluates alerts/.
 
     Args:
         folder: For Prometheus.
         library: The fake driver library.
+        rules: Of the busy node, once Prometheus has scraped it.
     """
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(serving()).url
-        busy = running(
-            "--simulate=h100x8", *XIDS, config=RULES.format(url=url, memory=0.99, load=1)
-        )
-        daemons = {BUSY_NODE: stack.enter_context(busy)}
-        for instance, profile in NODES.items():
-            daemons[instance] = stack.enter_context(running(f"--simulate={profile}"))
         virtual = stack.enter_context(FakeNvml(library, {"profile": "vgpu"}))
-        daemons[VIRTUAL_NODE] = stack.enter_context(running(env=virtual.env()))
-        fake = stack.enter_context(FakeNvml(library))
-        fake.set({"gpu1.lost": 1, "gpu2.call.nvmlDeviceGetPowerUsage.ret": 999})
-        daemons[SICK_NODE] = stack.enter_context(running(env=fake.env()))
+        sick = stack.enter_context(FakeNvml(library))
+        sick.set({"gpu1.lost": 1, "gpu2.call.nvmlDeviceGetPowerUsage.ret": 999})
+        quiet = NEVER.config(url)
+        nodes = {
+            BUSY_NODE: running("--simulate=h100x8", *XIDS, config=quiet),
+            PAUSED_NODE: running("--simulate=b200x8-sick", config=quiet),
+            **{instance: running(f"--simulate={profile}") for instance, profile in NODES.items()},
+            VIRTUAL_NODE: running(env=virtual.env()),
+            SICK_NODE: running(env=sick.env()),
+        }
+        with ThreadPoolExecutor() as pool:
+            started = pool.map(stack.enter_context, nodes.values())
+            daemons = dict(zip(nodes, started, strict=True))
+        (daemons[PAUSED_NODE].config_file.parent / "storage" / "pause").touch()
         jobs = [target(instance, daemon.port) for instance, daemon in daemons.items()]
         jobs.append(target(SERVER, stack.enter_context(inference_server()), "vllm"))
         server = stack.enter_context(prometheus(folder, jobs, head=HEAD))
         # What begins before the first scrape did not grow since.
         server.until(f'count_over_time(scaleout_paused{{instance="{BUSY_NODE}"}}[1m]) >= 2')
-        config = RULES.format(url=url, memory=0.1, load=0.02)
-        daemons[BUSY_NODE].config_file.write_text(config)
+        daemons[BUSY_NODE].config_file.write_text(rules.config(url))
         assert daemons[BUSY_NODE].get("/-/reload", "POST").status == 200
         yield server
 

@@ -11,8 +11,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 EDGES = ("0.1", "0.25", "0.5", "0.75", "1.0", "2.5", "+Inf")
 # Shares of requests at or below each edge, while few wait and while many do.
-CALM = (0.2, 0.7, 0.97, 0.995, 1.0, 1.0, 1.0)
-BUSY = (0.05, 0.2, 0.4, 0.55, 0.8, 0.98, 1.0)
+TIMES = {
+    "time_to_first_token": (
+        (0.3, 0.8, 0.97, 0.998, 1.0, 1.0, 1.0),
+        (0.1, 0.3, 0.6, 0.9, 0.97, 1.0, 1.0),
+    ),
+    "e2e_request_latency": (
+        (0.0, 0.02, 0.2, 0.6, 0.9, 1.0, 1.0),
+        (0.0, 0.0, 0.05, 0.3, 0.6, 0.98, 1.0),
+    ),
+}
 WAVE_SECONDS = 120
 TOKENS_A_REQUEST = 300
 
@@ -22,7 +30,7 @@ class Load:
 
     def __init__(self) -> None:
         self._at = time.monotonic()
-        self._served = [0.0] * len(EDGES)
+        self._served = {name: [0.0] * len(EDGES) for name in TIMES}
         self._lock = threading.Lock()
 
     def page(self) -> str:
@@ -32,27 +40,25 @@ class Load:
             wave = (1 - math.cos(2 * math.pi * now / WAVE_SECONDS)) / 2
             requests = (2 + 10 * wave) * (now - self._at)
             self._at = now
-            busy = wave**2
-            for place, (calm, slow) in enumerate(zip(CALM, BUSY, strict=True)):
-                self._served[place] += requests * (calm + (slow - calm) * busy)
+            for name, (calm, busy) in TIMES.items():
+                for place, (few, many) in enumerate(zip(calm, busy, strict=True)):
+                    self._served[name][place] += requests * (few + (many - few) * wave**2)
             return "".join(self._lines(wave))
 
     def _lines(self, wave: float) -> Iterator[str]:
         labels = 'model_name="llama-3.1-70b",engine="0"'
-        count = self._served[-1]
         values = {
             "num_requests_running": 8 + round(40 * wave),
             "num_requests_waiting": round(14 * wave**3),
-            "generation_tokens_total": count * TOKENS_A_REQUEST,
-            "prompt_tokens_total": count * TOKENS_A_REQUEST,
+            "generation_tokens_total": self._served["e2e_request_latency"][-1] * TOKENS_A_REQUEST,
+            "prompt_tokens_total": self._served["e2e_request_latency"][-1] * TOKENS_A_REQUEST,
         }
         for name, value in values.items():
             yield f"vllm:{name}{{{labels}}} {value}\n"
-        for histogram in ("time_to_first_token", "e2e_request_latency"):
-            name = f"vllm:{histogram}_seconds"
-            for edge, served in zip(EDGES, self._served, strict=True):
-                yield f'{name}_bucket{{{labels},le="{edge}"}} {served}\n'
-            yield f"{name}_count{{{labels}}} {count}\n"
+        for name, served in self._served.items():
+            for edge, count in zip(EDGES, served, strict=True):
+                yield f'vllm:{name}_seconds_bucket{{{labels},le="{edge}"}} {count}\n'
+            yield f"vllm:{name}_seconds_count{{{labels}}} {served[-1]}\n"
 
 
 @contextlib.contextmanager

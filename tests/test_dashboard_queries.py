@@ -9,15 +9,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from dashboard_site import BUSY_NODE, NODES, SERVER, SICK_NODE, VIRTUAL_NODE, chosen, site
+from dashboard_site import (
+    BUSY_NODE,
+    NODES,
+    PAUSED_NODE,
+    SERVER,
+    SICK_NODE,
+    VIRTUAL_NODE,
+    chosen,
+    site,
+)
 from dashboards import Panel, dashboards, events, filled, panels
 from prometheus import Prometheus
 
 SCRAPES = 12
+ALL_NODES = {BUSY_NODE, PAUSED_NODE, *NODES, SICK_NODE, VIRTUAL_NODE}
 PATIENCE_SECONDS = 90.0
 # What must have happened before it is worth to look.
 READY = (
-    f"count(count_over_time(up[5m]) >= {SCRAPES}) == {len(NODES) + 4}",
+    "scaleout_paused == 1",
+    f"count(count_over_time(up[5m]) >= {SCRAPES}) == {len(ALL_NODES) + 1}",
     f'scaleout_deliveries_total{{instance="{BUSY_NODE}", result="delivered"}} > 0',
     f'gpu_xid_last_timestamp_seconds{{instance="{BUSY_NODE}", xid="79"}}',
     f'gpu_fault{{instance="{SICK_NODE}", reason="lost"}} == 1',
@@ -90,13 +101,12 @@ def test_fleet_lists_every_node(
 ) -> None:
     """Each query of the table of nodes is about these nodes, so that they make one line each."""
     (table,) = (panel for panel in panels() if panel.name.endswith(" Nodes"))
-    nodes = {BUSY_NODE, *NODES, SICK_NODE, VIRTUAL_NODE}
     for target in table.targets:
         rows = server.query(filled(target.expr, values["gpu-fleet"]))
-        assert {labels["instance"] for labels, _ in rows} <= nodes
+        assert {labels["instance"] for labels, _ in rows} <= ALL_NODES
         assert all(labels.keys() <= {"instance", "cluster"} for labels, _ in rows)
     up = server.query(filled(table.targets[0].expr, values["gpu-fleet"]))
-    assert {labels["instance"] for labels, _ in up} == nodes
+    assert {labels["instance"] for labels, _ in up} == ALL_NODES
 
 
 @pytest.mark.slow
