@@ -75,7 +75,12 @@ def test_any_driver(node: Node, liar: Liar, caplog: pytest.LogCaptureFixture) ->
     heard = 0
     consumers = Consumers()
 
-    @settings(max_examples=WANTED, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=WANTED,
+        deadline=None,
+        derandomize="FUZZ_BEHAVIOURS" not in os.environ,  # for everybody the same; else new ones
+        suppress_health_check=list(HealthCheck),
+    )
     @given(
         profile=st.sampled_from(PROFILES),
         left_out=st.integers(0, (1 << len(GROUPS)) - 1),

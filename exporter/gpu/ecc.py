@@ -72,9 +72,8 @@ def read_locations(device: Device, previous: EccLocations | None) -> EccLocation
         return EccLocations(totals, {})
     errors = {}
     for kind, counter, location in product(TYPES, COUNTERS, LOCATIONS):
-        number = device.ask(
-            "nvmlDeviceGetMemoryErrorCounter", TYPES[kind], COUNTERS[counter], LOCATIONS[location]
-        )
+        place = (TYPES[kind], COUNTERS[counter], LOCATIONS[location])
+        number = count(device.ask("nvmlDeviceGetMemoryErrorCounter", *place))
         if number is not None:
             errors[kind, counter, location] = number
     return EccLocations(totals, errors)

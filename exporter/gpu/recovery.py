@@ -39,7 +39,7 @@ class Recovery:
 def read(device: Device, _previous: Recovery | None) -> Recovery:
     """Read field 230 (570)."""
     number = within(device.field(Field.RECOVERY_ACTION), 0, MAX_ACTION)
-    return Recovery(None if number is None else int(number))
+    return Recovery(int(number) if number is not None and number == int(number) else None)
 
 
 READER = Reader("recovery", "recovery", Tier.SLOW, read, (FieldRequest(Field.RECOVERY_ACTION),))
