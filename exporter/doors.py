@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from exporter.config import Action, Config
 from exporter.httpd import Request, Response, Route
 from exporter.recorder.flight import Recorder
 from exporter.scaleout.clock import Clock
-from exporter.scaleout.intake import Intake
 from exporter.scaleout.model import EventKind, RuleEvent
-from exporter.scaleout.payload import MAX_BODY_BYTES
 from exporter.scaleout.service import Scaleout
 from exporter.web import FOR_WHOM, may_act
+
+if TYPE_CHECKING:
+    from exporter.scaleout.intake import Intake  # with SQLite: only a receiver needs it
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ class Doors:
         receiver = config.alertmanager_receiver
         if receiver is None:
             return []
+        from exporter.scaleout.payload import MAX_BODY_BYTES  # noqa: PLC0415  only a receiver needs it
+
         self._path = receiver.path
         self.reload(config)
         return [
@@ -54,6 +58,8 @@ class Doors:
         if receiver.path != self._path:
             log.warning("alertmanager_receiver at %s: takes effect at a restart", receiver.path)
             return
+        from exporter.scaleout.intake import Intake  # noqa: PLC0415  see above
+
         self._actions = {action.name: action for action in config.actions}
         self._has_own_guard = receiver.authorization is not None
         self._intake = Intake(receiver, self._actions, self._take, self._clock)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import platform
 from pathlib import Path
@@ -29,6 +28,8 @@ class Parser(argparse.ArgumentParser):
         """Say in one line what is wrong, and end with the exit code of wrong usage."""
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
+            import difflib  # noqa: PLC0415  only a mistake needs it
+
             word = next(iter(unknown.split()), '""')
             known = [option for action in self._actions for option in action.option_strings]
             near = difflib.get_close_matches(word.split("=")[0], [*known, *self.commands], 1)

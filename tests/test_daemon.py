@@ -14,6 +14,9 @@ from fake_nvml import LIBRARY, FakeNvml
 from http_client import connect, get
 
 BRISK = "poll: {fast: 250ms}\n"
+SENDS = """
+receivers: [{name: scaler, webhook_configs: [{url: "http://127.0.0.1:9"}]}]
+"""
 MIB = 1 << 20
 
 MEMORY = {f"gpu_memory_{what}_bytes" for what in ("total", "used", "free", "reserved")}
@@ -284,6 +287,17 @@ def test_http_in_the_whole(fake: FakeNvml) -> None:
             assert b"8 \xc3\x97 NVIDIA H100 80GB HBM3" in client.get("/").body
         refused = daemon.get("/gpus", "POST")
         assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_what_is_not_used_is_not_loaded() -> None:
+    """SQLite costs 2 MiB: a daemon that sends nothing and receives nothing does without."""
+    with running("--simulate") as daemon:
+        daemon.after_polls(2)
+        idle = (daemon.proc / "maps").read_text()
+    with running("--simulate", config=SENDS) as daemon:
+        assert "_sqlite3" in (daemon.proc / "maps").read_text()
+    assert "_ctypes" in idle  # such modules are seen there
+    assert "_sqlite3" not in idle
 
 
 def test_stop_is_quick_and_clean(fake: FakeNvml) -> None:
