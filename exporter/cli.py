@@ -61,6 +61,8 @@ def _serve(arguments: Sequence[str]) -> int:
         flags.simulated_xids = _simulated_xids(flags, parser)
     elif flags.simulated_xids:
         parser.error("--simulate.xid: only simulated GPUs can be given errors; add --simulate")
+    if flags.check:
+        return _check(flags.config_file, flags.web_config_file)
     logs.configure(flags.log_level, flags.log_format)
     return _daemon(flags, addresses, descriptors)
 
@@ -115,17 +117,7 @@ def _check_config(arguments: Sequence[str]) -> int:
         description="Check a config file: every mistake at once, as file:line:col.",
     )
     parser.add_argument("file", type=Path, metavar="FILE")
-    path = parser.parse_args(arguments).file
-    # Where systemd puts the service's credentials; outside of it there is no such variable.
-    os.environ.setdefault("CREDENTIALS_DIRECTORY", "/run/credentials/gpu-node-exporter.service")
-    try:
-        config = load(path, COLLECTORS, RULE_METRICS)
-    except ConfigError as bad:
-        return _say(str(bad))
-    from exporter.config.advice import warnings  # noqa: PLC0415  only this command gives advice
-
-    told = [f"{path}: warning: {warning}\n" for warning in warnings(config)]
-    return _print("".join((*told, f"{path}: good\n")))
+    return _check(parser.parse_args(arguments).file, None)
 
 
 def _check_web_config(arguments: Sequence[str]) -> int:
@@ -134,15 +126,44 @@ def _check_web_config(arguments: Sequence[str]) -> int:
         description="Check a web config file, and the certificates and keys that it names.",
     )
     parser.add_argument("file", type=Path, metavar="FILE")
-    path = parser.parse_args(arguments).file
+    return _check(None, parser.parse_args(arguments).file)
+
+
+def _check(config_file: Path | None, web_config_file: Path | None) -> int:
+    """Print what is to be said of config files; return the exit code."""
+    mistakes: list[str] = []
+    told: list[str] = []
+    for path, check in ((config_file, _of_config), (web_config_file, _of_web_config)):
+        if path is None:
+            continue
+        try:
+            told += [f"{path}: warning: {warning}\n" for warning in check(path)]
+        except ConfigError as bad:
+            mistakes += bad.mistakes
+        else:
+            told.append(f"{path}: good\n")
+    return _print("".join(told)) or (_say("\n".join(mistakes)) if mistakes else OK)
+
+
+def _of_config(path: Path) -> Sequence[str]:
+    """Return what is seldom meant in a config.
+
+    Raises:
+        ConfigError: all that is wrong with it.
+    """
+    # Where systemd puts the service's credentials; outside of it there is no such variable.
+    os.environ.setdefault("CREDENTIALS_DIRECTORY", "/run/credentials/gpu-node-exporter.service")
+    config = load(path, COLLECTORS, RULE_METRICS)
+    from exporter.config.advice import warnings  # noqa: PLC0415  only commands give advice
+
+    return warnings(config)
+
+
+def _of_web_config(path: Path) -> Sequence[str]:
+    """Return the same for a web config."""
     from exporter import webconfig  # noqa: PLC0415  only a web config needs it
 
-    try:
-        config = webconfig.load(path).config
-    except ConfigError as bad:
-        return _say(str(bad))
-    told = [f"{path}: warning: {warning}\n" for warning in webconfig.warnings(path, config)]
-    return _print("".join((*told, f"{path}: good\n")))
+    return webconfig.warnings(path, webconfig.load(path).config)
 
 
 def _metrics(arguments: Sequence[str]) -> int:

@@ -104,6 +104,11 @@ def run_parser(commands: tuple[str, ...]) -> Parser:
         choices=logs.FORMATS,
         help="(default: logfmt; in a systemd service, the journal's own fields)",
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check the config files that the other flags name, and end: for ExecReload=",
+    )
     parser.add_argument("--version", action="version", version=version())
     collectors = parser.add_argument_group("collectors", "--no-collector.NAME switches one off")
     for name in COLLECTORS:

@@ -115,6 +115,24 @@ def test_good_config_is_called_good() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (OK, f"{path}: good\n", "")
 
 
+def test_check_tells_of_all_files_that_the_flags_name(tmp_path: Path) -> None:
+    """The command line of the daemon with --check: the words of both commands, and no daemon."""
+    good, bad = CONFIGS / "good-least.yml", CONFIGS / "bad-keys.yml"
+    web = tmp_path / "web.yml"
+    web.write_text("{}\n")
+    flags = ("--web.listen-address=127.0.0.1:0", "--no-collector.power", "--check")
+    ended = run(f"--config.file={good}", f"--web.config.file={web}", *flags)
+    assert (ended.returncode, ended.stdout) == (OK, f"{good}: good\n{web}: good\n")
+    web.write_text("nonsense: 1\n")
+    of_web = run("check-web-config", web)
+    ended = run(f"--config.file={good}", f"--web.config.file={web}", *flags)
+    assert (ended.returncode, ended.stderr) == (BAD, of_web.stderr)
+    ended = run(f"--config.file={bad}", f"--web.config.file={web}", *flags)
+    assert (ended.returncode, ended.stdout) == (BAD, "")
+    assert ended.stderr == run("check-config", bad).stderr + of_web.stderr
+    assert run("--no-such-flag", "--check").returncode == USAGE
+
+
 def test_metrics_prints_the_reference() -> None:
     """Its output is the catalogue's reference."""
     ended = run("metrics")

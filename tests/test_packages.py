@@ -57,6 +57,19 @@ def unpacked(packages: Packages, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return root
 
 
+def test_nobody_is_named_as_the_maintainer(packages: Packages) -> None:
+    """Both kinds of package name a role, at a domain that can never be anybody's (RFC 2606)."""
+    deb, rpm = packages.folder / packages.deb, packages.folder / packages.rpm
+    role = "gpu-node-exporter maintainers <maintainers@gpu-node-exporter.invalid>"
+    commands: tuple[list[str | Path], ...] = (
+        ["dpkg-deb", "--field", deb, "Maintainer"],
+        ["rpm", "--query", "--queryformat=%{PACKAGER}\n", "--package", rpm],
+    )
+    for command in commands:
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert done.stdout == f"{role}\n"
+
+
 def pid(machine: Container) -> str:
     """Return the running service's process."""
     shown = machine.show(UNIT, "ActiveState", "MainPID")

@@ -282,6 +282,22 @@ def test_a_bad_reload_fails_and_keeps_the_old_config(service: Service) -> None:
     }
 
 
+def test_a_reload_with_a_bad_web_config_fails(service: Service) -> None:
+    """`systemctl reload` looks at the files that ARGS names, and then goes no further."""
+    default, web = "/etc/default/gpu-node-exporter", "/etc/gpu-node-exporter/web.yml"
+    service.machine.write("/opt/default", service.machine.sh(f"cat {default}"))
+    service.machine.write(default, f'ARGS="--web.config.file={web} --no-collector.power"\n')
+    service.machine.write(web, "http_server_config: {http2: false}\n")
+    try:
+        service.start(FAKE_DRIVER)
+        service.machine.run("systemctl", "reload", UNIT)
+        service.machine.write(web, "nonsense: 1\n")
+        assert service.machine.run("systemctl", "reload", UNIT, check=False).returncode != 0
+        assert f"{web}:1:1: nonsense: unknown key" in service.journal()
+    finally:
+        service.machine.sh(f"cat /opt/default > {default}")
+
+
 # The sandbox
 
 

@@ -110,7 +110,7 @@ def test_every_address_speaks_tls(files: WebFiles) -> None:
 
 
 def test_reload_tells_of_both_files(files: WebFiles) -> None:
-    """A reload takes both files or neither, names every mistake, and the metric says which."""
+    """A mistake in either file fails a reload; all are named, and the metric says it."""
     alice = basic("alice", "secret")
     good = TLS + users(alice="secret")
     name = "gpu_exporter_config_last_reload_successful"
