@@ -8,13 +8,10 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apscheduler.executors.debug import DebugExecutor
-from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import ProcessCollector
 
 from exporter import nvml_pause
@@ -35,6 +32,7 @@ from exporter.scaleout.service import Scaleout
 from exporter.snapshot import Process, Reload
 from exporter.statuspage import Past, StatusPage
 from exporter.supervision import Supervision
+from exporter.ticking import LOOK_SECONDS, Ticking
 from exporter.web import Web
 from exporter.xid import Journal, Kmsg, Monitor, Opener, Store
 
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GUARD_SECONDS = 5.0
 DEV_KMSG = Path("/dev/kmsg")
 
 
@@ -107,11 +104,7 @@ class Daemon:
         self._doors = Doors(self._recorder, self._scaleout, clock)
         self._supervision = Supervision(lambda: self._pipeline.latest)
         self._server = Server([*self._web.routes(), *self._doors.open(config)], gate=self._entrance)
-        self._scheduler = BackgroundScheduler(
-            timezone=timezone.utc,
-            # Jobs run one after another in the scheduler's own thread: the poller has one writer.
-            executors={"default": DebugExecutor()},
-        )
+        self._ticking = Ticking(self._tick)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = asyncio.Event()
         self._exit_code = 0
@@ -130,13 +123,13 @@ class Daemon:
             (signal.SIGHUP, self.reload),
         ):
             loop.add_signal_handler(name, handler)
-        self._schedule()
-        self._scheduler.start()
+        self._ticking.every(self._fast_seconds)
+        self._ticking.start()
         for address, port in bound:
             where = f"[{address}]" if ":" in address else address
             path = self._options.telemetry_path
             log.info("listening on %s://%s:%d%s", self._scheme, where, port, path)
-        guard = loop.call_later(GUARD_SECONDS, self._guard)
+        guard = loop.create_task(self._guard())
         supervision = loop.create_task(self._supervision.run())
         await self._stopped.wait()
         log.info("stopping")
@@ -168,10 +161,8 @@ class Daemon:
             for mistake in mistakes:
                 log.error("config not reloaded: %s", mistake)
             return "\n".join(mistakes)
-        # Once, between two ticks.
-        self._scheduler.add_job(self._apply, args=(config,), misfire_grace_time=None)
-        self._fast_seconds = config.poll.fast_seconds
-        self._schedule()
+        self._ticking.between(partial(self._apply, config))
+        self._ticking.every(config.poll.fast_seconds)
         self._doors.reload(config)
         log.info("config reloaded")
         return None
@@ -194,18 +185,6 @@ class Daemon:
         )
         self._scaleout.reload(config)
 
-    def _schedule(self) -> None:
-        self._scheduler.add_job(
-            self._tick,
-            "interval",
-            id="poll",
-            seconds=self._fast_seconds,
-            next_run_time=_now(),
-            coalesce=True,
-            misfire_grace_time=None,
-            replace_existing=True,
-        )
-
     def _tick(self) -> None:
         try:
             self._pipeline.tick()
@@ -215,16 +194,10 @@ class Daemon:
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._stopped.set)
 
-    def _guard(self) -> None:
-        """Start the poll anew when it is overdue.
-
-        The scheduler waits by the wall clock: if that is set back, the next tick is far away.
-        """
-        latest = self._pipeline.latest
-        if latest is not None and latest.at(time.monotonic()).is_stale:
-            self._schedule()
-        if self._loop is not None:
-            self._loop.call_later(GUARD_SECONDS, self._guard)
+    async def _guard(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            self._ticking.look()
 
     def _port(self) -> int:
         """Return the port of our first address."""
@@ -276,7 +249,3 @@ def process_reader() -> Callable[[], Process | None]:
         return Process(values) if values else None
 
     return read
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)

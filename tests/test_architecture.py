@@ -26,7 +26,7 @@ OWNERS = {
             "structs.py",
         ),
     },
-    "apscheduler": {"app.py"},
+    "apscheduler": {"ticking.py"},
     "psutil": {"host"},
     "h11": {"httpd", "inference"},
     "yaml": {"yamlfile.py", "decode.py"},
