@@ -2,10 +2,12 @@
 PYTHON ?= python3
 PORT ?= 9836
 ARGS ?=
+ROUNDS ?= 20
+POLLS ?= 100000
 BIN := .venv/bin
 PREPARE := $(PYTHON) scripts/prepare.py
 
-.PHONY: help demo run setup test lint bench docs packages constraints clean
+.PHONY: help demo run setup test chaos soak lint bench docs packages constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +27,12 @@ setup: ## install what the tests need, and run none
 
 test: setup ## every test, after installing what they need (ARGS="-k web")
 	@$(BIN)/pytest $(ARGS)
+
+chaos: setup ## faults and hostile clients for minutes (ROUNDS=20)
+	@CHAOS_ROUNDS=$(ROUNDS) $(BIN)/pytest -m chaos --timeout=3600 $(ARGS)
+
+soak: setup ## nothing grows over a day of polls (POLLS=100000)
+	@SOAK_POLLS=$(POLLS) $(BIN)/pytest tests/test_soak.py --timeout=36000 $(ARGS)
 
 lint: ## ruff, mypy --strict, import contracts
 	@$(PREPARE) dev

@@ -25,11 +25,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare our marks."""
     config.addinivalue_line("markers", "slow: takes seconds; runs after the fast tests")
+    config.addinivalue_line("markers", "chaos: faults and hostility; CHAOS_ROUNDS=20 for a storm")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run fast tests first."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    items.sort(key=lambda item: any(map(item.get_closest_marker, ("slow", "chaos"))))
 
 
 @pytest.fixture(scope="session")
