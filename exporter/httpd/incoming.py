@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
 import h11
 
 from exporter.httpd.message import Limits, Response, Route, find, problem, split_target
+
+HEAD_END = re.compile(rb"\n\r?\n")
+BLANKS = b" " * 128  # h11's time grows with the square of blanks in a row: 16 KiB take a second
+PIECE_BYTES = 512  # of a body, parsed at a time: bounds the line before a chunk, and trailers
+MOST_CHUNKS = 4096  # of a body: each takes several microseconds, however small it is
 
 
 class RequestError(Exception):
@@ -22,19 +28,21 @@ class Incoming:
     """A request that is being read.
 
     The parser lives for one request: it is cheap to make, and to send through it as well would
-    double the cost of h11, for a head that has only one form.
+    double the cost of h11, for a head that has only one form. It is shown a whole head that can be
+    read in one way only, then the body in pieces: where h11 is lenient or slow, we are not.
     """
 
     __slots__ = (
-        "_fed_bytes", "_limits", "_parser", "_routes", "_target",
+        "_chunks", "_limits", "_parser", "_routes", "_target", "_unread",
         "body", "headers", "method", "path", "query", "user",
     )  # fmt: skip
 
     def __init__(self, routes: Mapping[str, Route], limits: Limits) -> None:
         self._routes = routes
         self._limits = limits
-        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
-        self._fed_bytes = 0
+        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=PIECE_BYTES)
+        self._unread = bytearray()
+        self._chunks = 0
         self.method = ""
         self.path = ""
         self.query = ""
@@ -45,18 +53,21 @@ class Incoming:
 
     @property
     def keep_alive(self) -> bool:
-        """Whether another request may follow the complete one."""
-        return self._parser.their_state is h11.DONE
+        """Whether another request may follow the complete one.
+
+        None follows chunks: h11 lets more pass in extensions and trailers than RFC 9112 does, and
+        who stands between may see another end.
+        """
+        return self._parser.their_state is h11.DONE and "transfer-encoding" not in self.headers
 
     @property
     def leftover(self) -> bytes:
         """What has arrived after the complete request."""
-        return self._parser.trailing_data[0]
+        return self._parser.trailing_data[0] + self._unread
 
     def feed(self, data: bytes) -> None:
         """Add what has arrived."""
-        self._parser.receive_data(data)
-        self._fed_bytes += len(data)
+        self._unread += data
 
     @property
     def target(self) -> Route | Response | None:
@@ -69,7 +80,8 @@ class Incoming:
         Raises:
             RequestError: It is refused.
         """
-        if self._target is None:
+        if self._target is None and (head := self._take_head()):
+            self._parser.receive_data(head)
             event = self._next_event()
             if isinstance(event, h11.Request):
                 self._open(event)
@@ -93,17 +105,42 @@ class Incoming:
         Raises:
             RequestError: It is refused.
         """
-        while isinstance(event := self._next_event(), h11.Data):
-            self._collect(event)
-        return self._target if type(event) is h11.EndOfMessage else None
+        while not isinstance(event := self._next_event(), h11.EndOfMessage):
+            if isinstance(event, h11.Data):
+                self._collect(event)
+            elif self._unread:
+                self._parser.receive_data(bytes(self._unread[:PIECE_BYTES]))
+                del self._unread[:PIECE_BYTES]
+            else:
+                return None
+        return self._target
+
+    def _take_head(self) -> bytes:
+        """Return request line and headers with their end, b"" before that is there.
+
+        Raises:
+            RequestError: They are too long, or others may read them otherwise.
+        """
+        end = HEAD_END.search(self._unread)
+        head = bytes(self._unread[: end.end()] if end else self._unread)
+        if len(head) > (limit := self._limits.header_bytes):
+            raise self._head_error(target_only=b"\n" not in head[:limit])
+        if head[:1] < b"!":  # no method begins so: TLS, for one
+            raise _head_problem("illegal request line")
+        if end is None:
+            return b""
+        if head.count(b"\n") != head.count(b"\r\n") or b"\n " in head or b"\n\t" in head:
+            raise _head_problem("end each line with CR LF, and fold none")
+        if BLANKS in head.replace(b"\t", b" "):
+            raise _head_problem(f"{len(BLANKS)} blanks in a row")
+        del self._unread[: len(head)]
+        return head
 
     def _next_event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
         try:
             return self._parser.next_event()
         except h11.RemoteProtocolError as error:
             status = HTTPStatus(error.error_status_hint)
-            if status is HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE and self._target is None:
-                raise self._head_error(target_only=b"\n" not in self.leftover) from None
             raise RequestError(problem(status, str(error)[:200])) from None
 
     def interim(self) -> bytes:
@@ -114,10 +151,6 @@ class Incoming:
         return self._parser.send(event)
 
     def _open(self, event: h11.Request) -> None:
-        limit = self._limits.header_bytes
-        # h11 bounds only a head without an end.
-        if self._fed_bytes > limit and self._fed_bytes - len(self.leftover) > limit:
-            raise self._head_error(target_only=len(event.target) > limit)
         self.method = event.method.decode()
         headers = self.headers
         for raw_name, raw_value in event.headers:
@@ -143,6 +176,10 @@ class Incoming:
 
     def _collect(self, event: h11.Data) -> None:
         self.body += event.data
+        self._chunks += event.chunk_start
+        if self._chunks > MOST_CHUNKS:
+            detail = f"{MOST_CHUNKS} chunks are the most of a body"
+            raise RequestError(problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail))
         if isinstance(self._target, Route) and len(self.body) > self._target.max_body_bytes:
             raise _body_error(self._target)
 
@@ -152,6 +189,10 @@ class Incoming:
         else:
             status, what = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request line and headers"
         return RequestError(problem(status, f"{what} may take {self._limits.header_bytes} bytes"))
+
+
+def _head_problem(detail: str) -> RequestError:
+    return RequestError(problem(HTTPStatus.BAD_REQUEST, detail))
 
 
 def _body_error(route: Route) -> RequestError:
