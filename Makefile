@@ -25,8 +25,9 @@ run: ## the daemon on this machine's GPUs (ARGS="--config.file=...")
 setup: ## install what the tests need, and run none
 	@$(PREPARE) dev packages compiler programs systemd browser
 
+# As many at once as there are cores, up to four: more would only wait for each other.
 test: setup ## every test, after installing what they need (ARGS="-k web")
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder $(ARGS)
 
 chaos: setup ## faults and hostile clients for minutes (ROUNDS=20)
 	@CHAOS_ROUNDS=$(ROUNDS) $(BIN)/pytest -m chaos --timeout=3600 $(ARGS)

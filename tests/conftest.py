@@ -29,8 +29,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run fast tests first."""
-    items.sort(key=lambda item: any(map(item.get_closest_marker, ("slow", "chaos"))))
+    """Run fast tests first. Side by side, a file's tests stay together: they share fixtures."""
+    late = {item: any(map(item.get_closest_marker, ("slow", "chaos"))) for item in items}
+    items.sort(key=lambda item: late[item])
+    for item in items:
+        group = "packages" if "packages" in getattr(item, "fixturenames", ()) else item.path.name
+        item.add_marker(pytest.mark.xdist_group(f"{group} {late[item]}"))
 
 
 @pytest.fixture(scope="session")
