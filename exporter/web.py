@@ -21,6 +21,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
 VARY = ("Vary", "Accept, Accept-Encoding")
+VIEW_SECONDS = 0.5  # for so long a page is shown again; it tells how old its readings are
 FOR_WHOM = "only for this machine itself, or with a password or client certificate"
 
 
@@ -120,11 +121,12 @@ class Web:
         return Response(HTTPStatus.OK, body, JSON, headers)
 
     def _snapshot(self) -> Snapshot | None:
-        """Return the latest snapshot as it is seen now; one and the same while fresh."""
-        base, now = self._latest(), self._clock()
+        """Return the latest snapshot as it is seen now, or was a moment ago."""
+        base, view, now = self._latest(), self._view, self._clock()
         if base is None:
             return None
-        if base is not self._base or now - base.taken_at > base.stale_after_seconds:
+        is_stale = now - base.taken_at > base.stale_after_seconds
+        if base is not self._base or view is None or is_stale or now - view.now > VIEW_SECONDS:
             self._base, self._view = base, base.at(now)
         return self._view
 

@@ -60,6 +60,15 @@ class Site:
         return answer.status, body.decode(), given
 
 
+def test_age_of_readings_is_that_of_now_and_not_of_the_poll() -> None:
+    """Polls may be a minute apart: a page between two of them says how old its readings are."""
+    site = Site(replace(FRESH, stale_after_seconds=70.0))
+    for seconds in (0.0, 3.0, 60.0):
+        site.now = 100.0 + seconds
+        line = f'gpu_exporter_sample_age_seconds{{gpu="0"}} {seconds}'
+        assert line in site.get("/metrics")[1].splitlines()
+
+
 @pytest.mark.parametrize(
     ("accept", "expected"),
     [
