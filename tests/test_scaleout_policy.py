@@ -159,8 +159,23 @@ def test_audit_has_a_line_per_change_of_mind(
     assert lines[0]["group"] == {"cluster": "eu1", "scale_group": "llm-a"}
     assert lines[0]["event_id"] == bench.bodies()[0]["event_id"] or len(bench.bodies()) == 2
     assert lines[1]["detail"] == "for 4m50s more"
-    logged = [json.loads(r.getMessage()) for r in caplog.records if r.name == "exporter.audit"]
-    assert logged == lines
+    logged = [r for r in caplog.records if r.name == "exporter.audit"]
+    assert [r.getMessage() for r in logged] == [
+        "scale-out: fired, gpu_utilization_ratio >= 0.95 for 10s",
+        "scale-out: cooldown, for 4m50s more",
+        "scale-out: fired, gpu_utilization_ratio >= 0.95 for 10s",
+        "scale-out: cooldown, for 4m50s more",
+    ]
+    assert [getattr(r, "facts", {}) for r in logged] == [
+        {
+            "what": "decision",
+            "rule": line["rule"],
+            "kind": line["kind"],
+            **({"event_id": line["event_id"]} if line["event_id"] else {}),
+            "asked_by": "rule",
+        }
+        for line in lines
+    ]
 
 
 def test_groups_have_limits_of_their_own(bench: Bench) -> None:
@@ -542,10 +557,15 @@ def test_audit_that_cannot_be_written_stops_nothing(
     assert len([r for r in caplog.records if r.levelname == "ERROR"]) == 1
 
 
-def test_audit_cannot_be_forged(tmp_path: Path) -> None:
+def test_audit_cannot_be_forged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A label with a line end, a terminal's escape or another script stays within its line."""
     hostile = '\n{"ts": "x"}\r\x1b[2J\u2028\u202e🙂'
-    Audit(tmp_path, FakeClock().clock).write("x", label=hostile)
+    with caplog.at_level(logging.INFO):
+        Audit(tmp_path, FakeClock().clock).write("x", label=hostile, rule=hostile, detail=hostile)
+    (record,) = caplog.records
+    for text in (record.getMessage(), record.facts["rule"]):  # type: ignore[attr-defined]
+        assert text.isascii()
+        assert text.isprintable()
     (line,) = (tmp_path / audit.FILE).read_bytes().splitlines()
     assert line.isascii()
     assert json.loads(line)["label"] == hostile

@@ -1,4 +1,4 @@
-"""Who decided what, and what came of it: JSON lines in a file, and in the log; the newest here."""
+"""Who decided what, and what came of it: JSON lines in a file, words in the log, the newest here."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from exporter.facts import facts as about
 from exporter.scaleout.clock import Clock, rfc3339
 from exporter.scaleout_view import AuditEntry
 
@@ -44,21 +45,46 @@ class Audit:
     def write(self, what: str, **facts: object) -> None:
         """Write one line: the time, what happened, and facts that JSON can express."""
         at = self._clock.wall()
-        # ASCII only: no label can forge a line, or speak to a terminal.
+        # ASCII only, here and in the log: no label can forge a line, or speak to a terminal.
         line = json.dumps({"ts": rfc3339(at), "what": what, **facts})
-        log.info("%s", line)
+        entry = _entry(at, what, facts)
         with self._lock:
-            self.newest = _with(self.newest, _entry(at, what, facts))
-            if self._path is None:
-                return
-            try:
-                _append(self._path, line.encode() + b"\n")
-                problem = ""
-            except OSError as error:
-                problem = f"cannot write {self._path}: {error.strerror}"
-            if problem and problem != self._problem:
-                log.error("%s; the audit goes on in this log", problem)
-            self._problem = problem
+            self.newest = _with(self.newest, entry)
+            is_kept = self._keep(line.encode() + b"\n")
+        # Deliveries tell of themselves in the log, once for the same reason.
+        is_said = is_kept and bool(entry.target)
+        _log(logging.DEBUG if is_said else logging.INFO, entry, str(facts.get("source", "")))
+
+    def _keep(self, line: bytes) -> bool:
+        """Append to the file, if there is to be one; return whether it is there."""
+        if self._path is None:
+            return False
+        try:
+            _append(self._path, line)
+            problem = ""
+        except OSError as error:
+            problem = f"cannot write {self._path}: {error.strerror}"
+        if problem and problem != self._problem:
+            log.error("%s; the audit goes on in this log", problem)
+        self._problem = problem
+        return not problem
+
+
+def _log(level: int, entry: AuditEntry, asked_by: str) -> None:
+    whose = entry.target or entry.action or "scale-out"
+    words = ", ".join(filter(None, (entry.result or entry.what, entry.detail)))
+    extra = about(
+        what=entry.what,
+        rule=_ascii(entry.rule),
+        kind=entry.kind,
+        event_id=entry.event_id,
+        asked_by=_ascii(asked_by),
+    )
+    log.log(level, "%s: %s", _ascii(whose), _ascii(words), extra=extra)
+
+
+def _ascii(text: str) -> str:
+    return text.encode("unicode_escape").decode()
 
 
 def _entry(at: float, what: str, facts: Mapping[str, object]) -> AuditEntry:
