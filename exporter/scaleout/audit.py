@@ -1,4 +1,4 @@
-"""Who decided what, and what came of it: JSON lines in a file, words in the log, the newest here."""
+"""Who decided what, and what came of it: JSON lines in a file, words in the log, the newest."""
 
 from __future__ import annotations
 
