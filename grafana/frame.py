@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from grafana_foundation_sdk.builders import dashboard as builder
+from grafana_foundation_sdk.builders import prometheus
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard
 from links import RUNBOOKS, TAG, to_others
 from queries import DATASOURCE, Query
 
+STEP = "15s"  # between two looks for an event
 SCHEMA_VERSION = 39  # of Grafana 10 and 11; later ones migrate it when they load it
 NO_NODE = "No readings. Is the exporter up? See the alert GpuExporterDown."
 
@@ -191,15 +193,18 @@ EVENTS = (
 
 def _annotations() -> Iterable[builder.AnnotationQuery]:
     for event in EVENTS:
+        expr = Query(event.expr).written
         made = (
             builder.AnnotationQuery()
             .name(event.name)
             .datasource(DATASOURCE)
             .enable(True)
             .icon_color(event.color)
-            .expr(Query(event.expr).written)
+            # Some versions of Grafana look at one of them, some at the other.
+            .target(prometheus.Dataquery().expr(expr).ref_id("Anno").range().interval(STEP))
+            .expr(expr)
             .title_format(event.title)
             .text_format(event.text)
-            .step("15s")
+            .step(STEP)
         )
         yield made.use_value_for_time(True) if event.at_value else made

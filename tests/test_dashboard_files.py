@@ -140,6 +140,7 @@ def test_annotations(uid: str) -> None:
     assert {annotation["name"] for annotation in events(uid)} == EVENTS
     for annotation in events(uid):
         assert annotation["enable"]
+        assert annotation["target"]["expr"] == annotation["expr"]
         check_series(annotation["expr"].replace("[$__rate_interval]", "[1m]"))
         millis = annotation["expr"].endswith("* 1000")
         assert annotation.get("useValueForTime", False) == millis
