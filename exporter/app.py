@@ -94,12 +94,13 @@ class Daemon:
             self._past,
             self._inference.view,
         )
+        more = _more_pages(options, node)
         self._web = Web(
             lambda: self._pipeline.latest,
             self.reload,
             options.telemetry_path,
-            StatusPage(node, options.telemetry_path, self._past),
-            more=_more_pages(options, node),
+            StatusPage(node, options.telemetry_path, self._past, more),
+            more=more,
         )
         self._doors = Doors(self._recorder, self._scaleout, clock)
         self._supervision = Supervision(lambda: self._pipeline.latest)

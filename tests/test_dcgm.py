@@ -213,14 +213,20 @@ def test_stale_readings_are_gone() -> None:
 
 
 def test_page_is_there_with_the_flag_alone() -> None:
-    """404 without it; with it a page of its own, in text and gzip; the main one stays as it is."""
+    """404 without it; with it a page of its own, in text and gzip; the main one stays as it is.
+
+    The status page links to it where it is.
+    """
+    link = f'<a href="{PATH}">'.encode()
     with running("--simulate=t4") as daemon:
         assert daemon.get(PATH).status == 404
+        assert link not in daemon.get("/").body
     with running("--simulate=t4", FLAG) as daemon:
         answer = daemon.get(PATH)
         assert answer.status == 200
         assert "DCGM_FI_DEV_GPU_TEMP" in Page(answer.body.decode()).names()
         assert "DCGM_" not in daemon.page().text
+        assert link in daemon.get("/").body
         with connect(daemon.port) as client:
             client.send(get(PATH, "Accept-Encoding: gzip", "Accept: application/openmetrics-text"))
             zipped = client.answer()

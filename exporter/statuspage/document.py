@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from urllib.parse import quote
 
@@ -29,12 +29,16 @@ COLORS = {"critical": "#b0201a", "warning": "#c27803", "well": "#1d7146"}
 class Document:
     """What of the page stays the same: style, script, and the policy that admits only these."""
 
-    def __init__(self, telemetry_path: str) -> None:
-        """Take the path of the metrics."""
+    def __init__(self, metrics_paths: Sequence[str]) -> None:
+        """Take the paths of the pages with metrics."""
         folder = files("exporter.statuspage")
         self._style = (folder / "page.css").read_text(encoding="utf-8")
         self._script = (folder / "page.js").read_text(encoding="utf-8")
-        self._telemetry_path = telemetry_path
+        self._links = (
+            *((path, path) for path in metrics_paths),
+            ("/api/v1/status", "JSON"),
+            ("/-/ready", "/-/ready"),
+        )
         self._build = _digest(self._style + self._script)[:12]
         self.policy = "; ".join(
             (
@@ -91,11 +95,7 @@ class Document:
 
     def _header(self, status: Status) -> Iterator[str]:
         yield f"<header><h1>{safe(status.node)}</h1><p>{' · '.join(_facts(status))}</p><nav>"
-        for path, name in (
-            (self._telemetry_path, self._telemetry_path),
-            ("/api/v1/status", "JSON"),
-            ("/-/ready", "/-/ready"),
-        ):
+        for path, name in self._links:
             yield f'<a href="{safe(path)}">{safe(name)}</a>'
         button = '<button id="pause" type="button" aria-pressed="false" data-own hidden>'
         yield f"{button}Pause</button></nav></header>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Collection
 from dataclasses import fields, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -53,10 +54,15 @@ class Built:
 class StatusPage:
     """Builds the page. Runs in the event loop's thread alone."""
 
-    def __init__(self, node: str, telemetry_path: str, past: Past) -> None:
-        """Take the node's name, the path of the metrics, and what is kept of the past."""
+    def __init__(
+        self, node: str, telemetry_path: str, past: Past, more_paths: Collection[str] = ()
+    ) -> None:
+        """Take the node's name, the path of the metrics, and what is kept of the past.
+
+        `more_paths` are those of further pages with metrics.
+        """
         self._node = node
-        self._telemetry_path = telemetry_path
+        self._metrics_paths = (telemetry_path, *more_paths)
         self._past = past
         self._document: Document | None = None
         self._key: tuple[float, int] | None = None
@@ -78,7 +84,7 @@ class StatusPage:
         from exporter.statuspage.look import look  # noqa: PLC0415
 
         if self._document is None:
-            self._document = Document(self._telemetry_path)
+            self._document = Document(self._metrics_paths)
         return Built(look(snapshot, self._past.seen(), self._node), self._document)
 
 
