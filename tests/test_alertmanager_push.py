@@ -64,7 +64,7 @@ def test_push(peer: Alertmanager, pushes: contextlib.ExitStack) -> None:
         "cluster": "prod-eu1",
         "scale_group": "llm-a",
         "node": "gpu-017",
-        "job": "gpu-node-exporter",
+        "job": "gpu-node",
     }
     assert alert["annotations"] == {
         "summary": "gpu-017: gpu_utilization_ratio >= 0.95 for 10s",
@@ -73,6 +73,13 @@ def test_push(peer: Alertmanager, pushes: contextlib.ExitStack) -> None:
     }
     assert alert["generatorURL"] == "http://gpu-017:9836/"
     assert before + 59 < ends_at(alert) < time.time() + 61
+
+
+def test_job_of_another_name(peer: Alertmanager, pushes: contextlib.ExitStack) -> None:
+    """Who scrapes under another job has that on pushed alerts too."""
+    push_to(pushes, peer.url, "renamed", labels={"job": "gpus"}).deliver(delivery())
+    [alert] = of(peer, "renamed")
+    assert alert["labels"]["job"] == "gpus"
 
 
 def test_long_and_odd_texts(peer: Alertmanager, pushes: contextlib.ExitStack) -> None:

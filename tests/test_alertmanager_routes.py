@@ -18,6 +18,8 @@ from alertmanager import Alertmanager
 from daemon import PATIENCE_SECONDS
 from debian import program
 
+from exporter.scaleout.alertmanager import JOB
+
 CONFIG = ALERTS / "alertmanager.yml"
 RECORDED = "gpu-017:9836"  # the node that has a route for its recordings
 NODE = "gpu-018:9836"
@@ -74,9 +76,10 @@ def test_every_alert_reaches_its_receiver(alert: Rule) -> None:
 
 
 def test_alert_that_a_node_pushes_is_scaled_by_too() -> None:
-    """A node's own alert has neither severity nor action, and goes the same way."""
+    """A node's own alert has neither severity nor action; it has the job, and goes the same way."""
     labels = {"alertname": "GpuSustainedLoad", "node": "gpu-017", "scale_group": "llm-a"}
-    assert receivers(labels) == "scale-out"
+    assert receivers({**labels, "job": JOB}) == "scale-out"
+    assert {fired["job"] for fired in fired_labels("GpuSustainedLoad")} == {JOB}
 
 
 def test_alert_of_somebody_else_is_a_ticket() -> None:

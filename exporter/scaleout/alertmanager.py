@@ -19,7 +19,7 @@ from exporter.scaleout.records import RESOLVED, Episode
 logger = logging.getLogger(__name__)
 
 API = "/api/v2/alerts"
-JOB = "gpu-node-exporter"
+JOB = "gpu-node"  # of the scrape: routes and inhibitions by job see both
 LIVES = 4  # re-sends that may fail before an alert expires; Prometheus's figure
 MAX_ALERTS = 1000  # active at once
 MAX_TEXT = 1024  # characters of an annotation
@@ -60,7 +60,7 @@ class AlertmanagerPush:
         self.target = target
         self._config = config
         self._url = config.api_url.rstrip("/") + API
-        self._labels = {**external_labels, "node": node, "job": JOB}
+        self._labels = {"job": JOB, **external_labels, "node": node}
         self._page_url = page_url
         self._clock = clock
         self._client = HttpClient(config.http_config, config.timeout_seconds)
