@@ -66,7 +66,7 @@ NOW = (
     ),
     number(
         About(
-            "GPUs with an XID, 1 h",
+            "GPUs with XIDs",
             "GPUs for which the driver reported an error within the last hour.",
             "XID errors are not seen: see the alert GpuXidUnseen.",
             ("GpuXidApplication",),
@@ -134,7 +134,8 @@ NODES = rows(
         (warning("HostMemoryHigh", 0.85), critical("HostMemoryCritical", 0.95)),
     ),
     Column(
-        f"""count {EACH} (ALERTS{{alertstate="firing", family!="", severity!="none", NODE}})""",
+        f"""count {EACH} (
+        ALERTS{{alertstate="firing", family!="", severity!~"info|none", NODE}})""",
         "Alerts",
         "none",
     ),
@@ -218,8 +219,8 @@ TREND = (
 ALERTS = rows(
     About(
         "Alerts that fire",
-        "A click on a name opens its runbook. Watchdog always fires: where it is missing, no other "
-        "alert can fire either.",
+        "Those that a person is told of. A click on a name opens its runbook. Watchdog always "
+        "fires: where it is missing, no other alert can fire either.",
         NO_RULES,
     ),
     Column("alertname", "Alert", link=ROW_TO_RUNBOOK),
@@ -229,7 +230,7 @@ ALERTS = rows(
     Column("gpu", "GPU"),
     Column(
         """max by (alertname, severity, cluster, instance, gpu) (
-        ALERTS_FOR_STATE and ignoring (alertstate) ALERTS{FIRING}) * 1000""",
+        ALERTS_FOR_STATE and ignoring (alertstate) ALERTS{FIRING, severity!="info"}) * 1000""",
         "Since",
         "dateTimeFromNow",
     ),

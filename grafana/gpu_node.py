@@ -55,7 +55,8 @@ STATE = (
     rows(
         About(
             "Alerts that fire here",
-            "Those of the node and of inference servers on it. A click opens the runbook.",
+            "Those of the node and of inference servers on it that a person is told of. A click "
+            "opens the runbook.",
             "No alert fires on this node; or the rules are not loaded, which the fleet shows.",
         ),
         Column("alertname", "Alert", link=ROW_TO_RUNBOOK),
@@ -64,7 +65,8 @@ STATE = (
         Column("gpu", "GPU"),
         Column(
             """max by (alertname, severity, instance, gpu) (
-            ALERTS_FOR_STATE and ignoring (alertstate) ALERTS{FIRING_HERE}) * 1000""",
+            ALERTS_FOR_STATE
+            and ignoring (alertstate) ALERTS{FIRING_HERE, severity!="info"}) * 1000""",
             "Since",
             "dateTimeFromNow",
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from frame import NO_NODE
 from limits import critical, warning
-from panels import About, graph, heat, number
+from panels import About, graph, heat, number, timeline
 from queries import Query
 from tables import Column, rows
 from words import UP
@@ -13,6 +13,7 @@ NO_SERVER = (
     "No inference server of this node is scraped: its target needs the node's name as instance, "
     "with any port. Or the rules of alerts/ are not loaded."
 )
+NOT_READ = "The daemon's configuration names no inference server (`inference_servers`)."
 NO_PROCESS = "No process uses a GPU of this node, or the collector `processes` is off."
 SERVER = "{{instance}} {{server}}"
 PROCESS = "{{instance}} {{process}} {{pid}}"
@@ -78,6 +79,32 @@ INFERENCE = (
         ),
         Query("inference:work:rate5m{HOST}", SERVER),
         unit="cps",
+    ),
+    timeline(
+        About(
+            "Read by the daemon",
+            "Whether the daemon can read the servers of its configuration, on whose queues its "
+            "rules may depend. Prometheus reads them by itself.",
+            NOT_READ,
+            ("GpuExporterInferenceUnread",),
+        ),
+        Query("gpu_exporter_inference_server_up{NODE}", SERVER),
+        words=UP,
+    ),
+    graph(
+        About(
+            "Failed readings by the daemon",
+            "Why it cannot read them: refused, slow, or a page that cannot be.",
+            NOT_READ,
+            ("GpuExporterInferenceUnread",),
+        ),
+        Query(
+            """sum by (cluster, instance, error) (
+            rate(gpu_exporter_read_errors_total{NODE, group="inference"}[$__rate_interval]))""",
+            "{{instance}} {{error}}",
+        ),
+        unit="cps",
+        size=(12, 7),
     ),
 )
 

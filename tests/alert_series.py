@@ -71,6 +71,7 @@ _WRITTEN = {
     ("scaleout_deliveries_total", "result"): {one.value for one in Outcome},
     ("scaleout_outbox_events", "state"): set(STATES),
     ("gpu_utilization_window_min_peak_ratio", "window"): {WINDOW},
+    ("gpu_exporter_read_errors_total", "group"): {"inference"},
     # The rules without a configuration.
     ("gpu_rule_threshold", "rule"): {rule.alert for rule in Config().rules},
     ("gpu_rule_firings_total", "rule"): {rule.alert for rule in Config().rules},

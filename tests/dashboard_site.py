@@ -34,6 +34,7 @@ global: {{evaluation_interval: 1s}}
 rule_files: {json.dumps([str(path) for path in RULE_FILES])}
 """
 XIDS = ("--simulate.xid=2:3:31", "--simulate.xid=4:5:79")  # seconds:GPU:XID
+LATE_XID = "--simulate.xid=240:1:63"  # for those who look that long
 CONFIG = """
 rules:
   - {{alert: GpuMemoryHigh, metric: gpu_memory_used_ratio, {memory}, actions: [record]}}
@@ -44,6 +45,9 @@ actions:
 receivers:
   - name: autoscaler
     webhook_configs: [{{url: "{url}"}}]
+inference_servers:
+  - {{name: llm-a, url: "http://127.0.0.1:{port}/metrics"}}
+  - {{name: llm-b, url: "http://127.0.0.1:9/metrics"}}  # nothing listens there
 """
 
 
@@ -54,9 +58,9 @@ class Rules:
     memory: str
     load: str
 
-    def config(self, url: str) -> str:
-        """Return the node's config; it asks this URL for replicas."""
-        return CONFIG.format(memory=self.memory, load=self.load, url=url)
+    def config(self, url: str, port: int) -> str:
+        """Return the node's config: whom it asks for replicas, and its server's port."""
+        return CONFIG.format(memory=self.memory, load=self.load, url=url, port=port)
 
 
 NEVER = Rules("above: 1", "above: 1, for: 1h")
@@ -78,13 +82,15 @@ def site(folder: Path, library: Path, rules: Rules = AT_ONCE) -> Iterator[Promet
     """
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(serving()).url
+        port = stack.enter_context(inference_server())
         virtual = stack.enter_context(FakeNvml(library, {"profile": "vgpu"}))
         sick = stack.enter_context(FakeNvml(library))
         sick.set({"gpu1.lost": 1, "gpu2.call.nvmlDeviceGetPowerUsage.ret": 999})
-        quiet = NEVER.config(url)
         nodes = {
-            BUSY_NODE: running("--simulate=h100x8", *XIDS, config=quiet),
-            PAUSED_NODE: running("--simulate=b200x8-sick", config=quiet),
+            BUSY_NODE: running("--simulate=h100x8", *XIDS, config=NEVER.config(url, port)),
+            PAUSED_NODE: running(
+                "--simulate=b200x8-sick", LATE_XID, config=AS_DEFAULT.config(url, port)
+            ),
             **{instance: running(f"--simulate={profile}") for instance, profile in NODES.items()},
             VIRTUAL_NODE: running(env=virtual.env()),
             SICK_NODE: running(env=sick.env()),
@@ -94,11 +100,11 @@ def site(folder: Path, library: Path, rules: Rules = AT_ONCE) -> Iterator[Promet
             daemons = dict(zip(nodes, started, strict=True))
         (daemons[PAUSED_NODE].config_file.parent / "storage" / "pause").touch()
         jobs = [target(instance, daemon.port) for instance, daemon in daemons.items()]
-        jobs.append(target(SERVER, stack.enter_context(inference_server()), "vllm"))
+        jobs.append(target(SERVER, port, "vllm"))
         server = stack.enter_context(prometheus(folder, jobs, head=HEAD))
         # What begins before the first scrape did not grow since.
         server.until(f'count_over_time(scaleout_paused{{instance="{BUSY_NODE}"}}[1m]) >= 2')
-        daemons[BUSY_NODE].config_file.write_text(rules.config(url))
+        daemons[BUSY_NODE].config_file.write_text(rules.config(url, port))
         assert daemons[BUSY_NODE].get("/-/reload", "POST").status == 200
         yield server
 
