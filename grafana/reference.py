@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+CAPTION = (
+    "*Drawn from the JSON and from what a real Prometheus scraped of simulated nodes "
+    "([draw_dashboards.py](images/draw_dashboards.py)). It is no screenshot of Grafana.*"
+)
 BEGIN, END = "<!-- `make docs` writes from here -->\n", "<!-- to here -->\n"
 
 
@@ -26,7 +30,9 @@ def _lines(text: str) -> Iterator[str]:
     dashboard = json.loads(text)
     uid = dashboard["uid"]
     yield f"\n## {dashboard['title']}\n"
-    yield f"[`{uid}.json`](../grafana/{uid}.json). {dashboard['description']}"
+    yield f"[`{uid}.json`](../grafana/{uid}.json). {dashboard['description']}\n"
+    yield f"![Rows of the dashboard {dashboard['title']}](images/{uid}.webp)\n"
+    yield CAPTION
     for panel in dashboard["panels"]:
         if panel["type"] == "row":
             yield f"\n### {dashboard['title']}: {panel['title']}\n"

@@ -205,6 +205,13 @@ def test_columns_are_fields_of_their_queries() -> None:
         assert shown - columns == set(), panel.name
 
 
+def test_documentation_names_files_that_there_are() -> None:
+    """Every link and picture of docs/dashboards.md is there."""
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", DOCUMENT.read_text())
+    assert {f"images/{uid}.webp" for uid in UIDS} <= set(links)
+    assert [link for link in links if not (DOCUMENT.parent / link).exists()] == []
+
+
 def test_provisioning() -> None:
     """Grafana finds a default Prometheus, and the folder that the files belong in."""
     folder = GRAFANA / "provisioning"
