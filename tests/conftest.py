@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chaos import ROUNDS
+from chaos_world import World, world
 from fake_nvml import FakeNvml, build
 from nvml_loaded import Node, loaded
 from packaged import Packages
@@ -25,16 +27,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare our marks."""
     config.addinivalue_line("markers", "slow: takes seconds; runs after the fast tests")
-    config.addinivalue_line("markers", "chaos: faults and hostility; CHAOS_ROUNDS=20 for a storm")
+    config.addinivalue_line(
+        "markers", "chaos(long): faults and hostility, CHAOS_ROUNDS times; `long`: only if above 1"
+    )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run fast tests first. Side by side, a file's tests stay together: they share fixtures."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run fast tests first. Side by side, a file's tests stay together: they share fixtures.
+
+    Those that only a long storm has are left out of a short one.
+    """
+    long = [item for item in items if ROUNDS == 1 and _is_long(item)]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
     late = {item: any(map(item.get_closest_marker, ("slow", "chaos"))) for item in items}
     items.sort(key=lambda item: late[item])
     for item in items:
         group = "packages" if "packages" in getattr(item, "fixturenames", ()) else item.path.name
         item.add_marker(pytest.mark.xdist_group(f"{group} {late[item]}"))
+
+
+def _is_long(item: pytest.Item) -> bool:
+    return any(mark.kwargs.get("long") for mark in item.iter_markers("chaos"))
 
 
 @pytest.fixture(scope="session")
@@ -68,4 +83,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def node(fake_library: Path, clock: Clock) -> Iterator[Node]:
     """Give a fake node of eight H100 inside this process."""
     with loaded(fake_library, clock) as it:
+        yield it
+
+
+@pytest.fixture
+def chaotic(tmp_path: Path, fake_library: Path) -> Iterator[World]:
+    """Give a node to which everything happens, for daemons that come and go."""
+    with world(tmp_path, fake_library) as it:
         yield it

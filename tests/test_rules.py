@@ -323,6 +323,20 @@ def test_repeat_and_end_say_since_when() -> None:
     assert [event.series[0].samples for event in events] == [11, 11, 31]
 
 
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_a_clock_that_is_set_amid_a_wait_leaves_the_beginning_before_the_end(jump: float) -> None:
+    """Both times of an event are of the clock as it is when the rule fires; so is a wait's."""
+    watcher = engine()
+    events: list[RuleEvent] = []
+    for at in range(11):
+        wall = EPOCH + at + (jump if at > 4 else 0.0)
+        events += watcher.observe(node(float(at), [1.0]), wall)
+        (series,) = watcher.view.rules[0].series
+        assert series.since == wall - at
+    (event,) = events
+    assert (event.started_at, event.fired_at) == (EPOCH + jump, EPOCH + jump + 10)
+
+
 def test_constant_load_repeats_after_each_cooldown() -> None:
     """22 min at 100 %: of the repeats, one begins its wait just as a cooldown of 5 min ends."""
     accepted: list[float] = []

@@ -161,13 +161,16 @@ def test_a_broken_file_is_no_reason_to_fail(
 def test_a_disk_that_cannot_be_written_is_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Counting goes on without it."""
+    """Counting goes on without it; once it can be, all is written, also without another error."""
     (tmp_path / "file").write_text("in the way")
     store, ledger = Store(tmp_path / "file", "b"), Ledger()
     for second in range(3):
         ledger.add(event(NVML, second))
         store.save(ledger)
     assert [m for m in caplog.messages if "will not outlive" in m] == caplog.messages[-1:]
+    (tmp_path / "file").unlink()
+    store.save(ledger)
+    assert Store(tmp_path / "file", "b").load() == ledger.state()
 
 
 def test_the_catalogue_says_what_each_number_means() -> None:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from exporter.config import Rule, ScaleGroup
 from exporter.rules import windows
 from exporter.rules.samples import Tick, columns, grouping, take
-from exporter.rules.series import Fired, Series
+from exporter.rules.series import Fired, Series, epoch
 from exporter.rules.step import RuleState, State, condition, ending, retire, step
 from exporter.rules_view import FIRING, INACTIVE, PENDING, RuleSeries, RuleStatus, RulesView
 from exporter.scaleout.model import RuleEvent
@@ -152,7 +152,7 @@ def _statuses(rules: tuple[Rule, ...], state: State, tick: Tick | None) -> tuple
 
 def _status(rule: Rule, state: RuleState, tick: Tick | None) -> RuleStatus:
     gpus = {} if tick is None else {gpu.key: gpu.index for gpu in tick.gpus}
-    series = tuple(_series(gpus.get(key), one) for key, one in state.series.items())
+    series = tuple(_series(gpus.get(key), one, tick) for key, one in state.series.items())
     return RuleStatus(
         alert=rule.alert,
         condition=condition(rule),
@@ -167,12 +167,13 @@ def _status(rule: Rule, state: RuleState, tick: Tick | None) -> RuleStatus:
     )
 
 
-def _series(gpu: int | None, series: Series) -> RuleSeries:
+def _series(gpu: int | None, series: Series, tick: Tick | None) -> RuleSeries:
     if series.fired is not None:
         group, started_at, fired_at = series.fired
         return RuleSeries(gpu, group, FIRING, started_at, fired_at)
-    # Whatever is pending has a run.
-    return RuleSeries(gpu, "", PENDING, series.run.wall if series.run else 0.0, None)
+    # Whatever is pending has a run, and a tick that began it.
+    began = epoch(series.run.at, tick) if series.run and tick else 0.0
+    return RuleSeries(gpu, "", PENDING, began, None)
 
 
 def _value(rule: Rule, tick: Tick) -> float | None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from exporter.config import Rule
 from exporter.rules.readings import Level, Owner, Reading, Sample
+from exporter.rules.samples import Tick
 from exporter.rules.sustained import expected_samples, has_lasted, is_covered, is_hole
 from exporter.scaleout.model import EventKind, SeriesSummary
 
@@ -30,6 +31,14 @@ class Clock:
     interval: float
 
 
+def epoch(at: float, now: Clock | Tick) -> float:
+    """Return seconds since the epoch, by the wall clock as it is now, of a monotonic time.
+
+    A clock that was set meanwhile thus never puts an end before its beginning.
+    """
+    return now.wall - (now.at - at)
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """One owner's samples within a run."""
@@ -45,7 +54,6 @@ class Run:
     """Samples on the same side of a threshold, none on the other between them."""
 
     at: float  # of the first; monotonic
-    wall: float
     samples: int
     tallies: Mapping[Owner, Tally]
 
@@ -146,14 +154,14 @@ def _waiting(series: Series, reading: Reading, clock: Clock) -> Series | None:
 def _pending(run: Run | None, reading: Reading, sample: Sample, rule: Rule, clock: Clock) -> Step:
     if sample.level is not Level.HOLDS:
         return Step(None)
-    run = _extended(run, sample, clock)
+    run = _extended(run, sample)
     pending = Series(reading.members, sample.at, run)
     if not _is_due(run, sample, rule.for_seconds):
         return Step(pending)
-    fresh = _extended(None, sample, clock)
+    fresh = _extended(None, sample)
     if not _is_evident(run, sample, rule, clock):
         return Step(replace(pending, run=fresh))
-    fired = Fired(reading.group, started_at=run.wall, fired_at=clock.wall)
+    fired = Fired(reading.group, started_at=epoch(run.at, clock), fired_at=clock.wall)
     told = _summaries(run, sample, clock)
     firing = Series(reading.members, sample.at, fresh, None, fired, told)
     return Step(firing, (Change(EventKind.FIRING, fired, told),))
@@ -166,28 +174,28 @@ def _firing(
     run = calm = None
     changes: tuple[Change, ...] = ()
     if sample.level is Level.HOLDS:
-        run = _extended(series.run, sample, clock)
+        run = _extended(series.run, sample)
         if _is_due(run, sample, max(rule.for_seconds, MIN_REPEAT_SECONDS)):
             if _is_evident(run, sample, rule, clock):
                 told = _summaries(run, sample, clock)
-                again = fired._replace(started_at=run.wall)
+                again = fired._replace(started_at=epoch(run.at, clock))
                 changes = (Change(EventKind.REPEAT, again, told),)
-            run = _extended(None, sample, clock)
+            run = _extended(None, sample)
     elif sample.level is Level.CLEAR:
-        calm = _extended(series.calm, sample, clock)
+        calm = _extended(series.calm, sample)
         if _is_due(calm, sample, rule.keep_firing_for_seconds):
             if _is_evident(calm, sample, rule, clock):
                 summaries = _summaries(calm, sample, clock)
                 return Step(None, (Change(EventKind.RESOLVED, fired, summaries, CLEARED),))
-            calm = _extended(None, sample, clock)
+            calm = _extended(None, sample)
     return Step(Series(reading.members, sample.at, run, calm, fired, told), changes)
 
 
-def _extended(run: Run | None, sample: Sample, clock: Clock) -> Run:
+def _extended(run: Run | None, sample: Sample) -> Run:
     """Return the run with one more sample, or a new one."""
     if run is None:
         tallies = {owner: Tally(value, value, value, 1) for owner, value in sample.values}
-        return Run(sample.at, clock.wall, 1, tallies)
+        return Run(sample.at, 1, tallies)
     tallies = dict(run.tallies)
     for owner, value in sample.values:
         tally = tallies.get(owner)
@@ -196,7 +204,7 @@ def _extended(run: Run | None, sample: Sample, clock: Clock) -> Run:
             if tally is None
             else Tally(value, min(tally.minimum, value), tally.total + value, tally.samples + 1)
         )
-    return Run(run.at, run.wall, run.samples + 1, tallies)
+    return Run(run.at, run.samples + 1, tallies)
 
 
 def _is_due(run: Run, sample: Sample, seconds: float) -> bool:

@@ -36,20 +36,19 @@ class Store:
             return None
 
     def save(self, ledger: Ledger) -> None:
-        """Write the counts if they have changed; if that fails, say so once and go on.
+        """Write the counts if they have changed; if that fails, say so once, and try next time.
 
         No fsync: after a crash of the machine, nothing of this boot matters any more.
         """
         version = ledger.version
         if version == self._version or not self._boot:
             return
-        self._version = version
         scratch = self._file.with_suffix(".new")
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             scratch.write_text(_encode(ledger.state(), self._boot), encoding="ascii")
             scratch.replace(self._file)
-            self._problem = ""
+            self._version, self._problem = version, ""
         except OSError as error:
             if str(error) != self._problem:
                 log.warning("XID counts will not outlive a restart of the daemon: %s", error)
