@@ -14,13 +14,15 @@
 
 #include <nvml.h>
 
-enum { MAX_GPUS = 64, LINKS = 18, MAX_FIELDS = 128, MOST_PROCESSES = 128, WARM_UP = 3 };
+enum { MAX_GPUS = 64, LINKS = 18, MAX_FIELDS = 128, MOST_PROCESSES = 128,
+       MOST_SAMPLES = 4096, WARM_UP = 3 };
 
 /* Loaded as pynvml loads it, so that LD_LIBRARY_PATH and a driver's own library work alike. */
 #define CALLS(X)                                                                                  \
     X(nvmlInit_v2) X(nvmlDeviceGetCount_v2) X(nvmlDeviceGetHandleByIndex_v2)                      \
     X(nvmlDeviceGetMemoryInfo_v2) X(nvmlDeviceGetUtilizationRates) X(nvmlDeviceGetTemperatureV)   \
     X(nvmlDeviceGetPowerUsage) X(nvmlDeviceGetClockInfo) X(nvmlDeviceGetPerformanceState)         \
+    X(nvmlDeviceGetSamples)                                                                       \
     X(nvmlDeviceGetCurrentClocksEventReasons) X(nvmlDeviceGetFieldValues) X(nvmlGpmSampleAlloc)   \
     X(nvmlGpmSampleGet) X(nvmlGpmMetricsGet) X(nvmlDeviceGetBAR1MemoryInfo)                       \
     X(nvmlDeviceGetEncoderUtilization) X(nvmlDeviceGetDecoderUtilization)                         \
@@ -84,7 +86,8 @@ typedef struct {
     nvmlGpmMetricsGet_t profile;
     int sampled;
     double slow_turn;
-    unsigned long long process_cursor;
+    unsigned long long process_cursor, sample_cursor;
+    unsigned int sample_room;
 } Gpu;
 
 static Gpu gpus[MAX_GPUS];
@@ -142,6 +145,11 @@ static void open_gpu(unsigned int index)
     gpu->profile.numMetrics = COUNT(profiled);
     for (unsigned int i = 0; i < COUNT(profiled); i++)
         gpu->profile.metrics[i].metricId = profiled[i];
+    nvmlValueType_t type;
+    MUST(nvmlDeviceGetSamples(gpu->handle, NVML_GPU_UTILIZATION_SAMPLES, 0, &type,
+                              &gpu->sample_room, NULL));
+    if (gpu->sample_room > MOST_SAMPLES)
+        fail("too many samples");
     MUST(nvmlGpmSampleAlloc(&gpu->profile.sample1));
     MUST(nvmlGpmSampleAlloc(&gpu->profile.sample2));
     gpu->slow_turn = NAN;
@@ -194,9 +202,24 @@ static void read_processes(Gpu *gpu)
             gpu->process_cursor = samples[i].timeStamp;
 }
 
+static void read_samples(Gpu *gpu)
+{
+    static nvmlSample_t samples[MOST_SAMPLES];
+    unsigned int count = gpu->sample_room;
+    nvmlValueType_t type;
+    nvmlReturn_t code =
+        nvml.nvmlDeviceGetSamples(gpu->handle, NVML_GPU_UTILIZATION_SAMPLES, gpu->sample_cursor,
+                                  &type, &count, samples);
+    if (code == NVML_ERROR_NOT_FOUND) /* nothing new */
+        return;
+    must(code, "nvmlDeviceGetSamples");
+    gpu->sample_cursor = samples[count - 1].timeStamp;
+}
+
 static void read_slow(Gpu *gpu)
 {
     nvmlBAR1Memory_t bar1;
+    nvmlPstates_t state;
     unsigned int value, period;
     MUST(nvmlDeviceGetBAR1MemoryInfo(gpu->handle, &bar1));
     MUST(nvmlDeviceGetEncoderUtilization(gpu->handle, &value, &period));
@@ -210,6 +233,7 @@ static void read_slow(Gpu *gpu)
     MUST(nvmlDeviceGetEnforcedPowerLimit(gpu->handle, &value));
     MUST(nvmlDeviceGetClockInfo(gpu->handle, NVML_CLOCK_GRAPHICS, &value));
     MUST(nvmlDeviceGetClockInfo(gpu->handle, NVML_CLOCK_VIDEO, &value));
+    MUST(nvmlDeviceGetPerformanceState(gpu->handle, &state));
     MUST(nvmlDeviceGetCurrPcieLinkGeneration(gpu->handle, &value));
     MUST(nvmlDeviceGetMaxPcieLinkGeneration(gpu->handle, &value));
     MUST(nvmlDeviceGetGpuMaxPcieLinkGeneration(gpu->handle, &value));
@@ -225,17 +249,16 @@ static void read_fast(Gpu *gpu)
     nvmlUtilization_t utilization;
     nvmlTemperature_t temperature = {.version = nvmlTemperature_v1,
                                      .sensorType = NVML_TEMPERATURE_GPU};
-    nvmlPstates_t state;
     unsigned int value;
     unsigned long long reasons;
     nvmlGpmSample_t older = gpu->profile.sample2;
     MUST(nvmlDeviceGetMemoryInfo_v2(gpu->handle, &memory));
     MUST(nvmlDeviceGetUtilizationRates(gpu->handle, &utilization));
+    read_samples(gpu);
     MUST(nvmlDeviceGetTemperatureV(gpu->handle, &temperature));
     MUST(nvmlDeviceGetFieldValues(gpu->handle, COUNT(gpu->fast), gpu->fast));
     MUST(nvmlDeviceGetPowerUsage(gpu->handle, &value));
     MUST(nvmlDeviceGetCurrentClocksEventReasons(gpu->handle, &reasons));
-    MUST(nvmlDeviceGetPerformanceState(gpu->handle, &state));
     MUST(nvmlDeviceGetClockInfo(gpu->handle, NVML_CLOCK_SM, &value));
     MUST(nvmlDeviceGetClockInfo(gpu->handle, NVML_CLOCK_MEM, &value));
     gpu->profile.sample2 = gpu->profile.sample1;

@@ -106,8 +106,16 @@ def decode(value_type: int, bits: int) -> float | None:
 
     The type of one and the same field differs between drivers (nvmlValueType_t).
     """
-    decoder = _DECODERS.get(value_type)
-    return decoder(bits) if decoder else None
+    return decoder(value_type)(bits)
+
+
+def decoder(value_type: int) -> Callable[[int], float | None]:
+    """Return what decodes many numbers of one type."""
+    return _DECODERS.get(value_type, _nothing)
+
+
+def _nothing(_bits: int) -> float | None:
+    return None
 
 
 def _double(bits: int) -> float | None:

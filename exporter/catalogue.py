@@ -137,7 +137,7 @@ CATALOGUE: tuple[Table, ...] = (
     per_gpu(power.READER, lambda g: g.power, power.METRICS),
     per_gpu(power.LIMITS_READER, lambda g: g.power_limits, power.LIMITS_METRICS),
     per_gpu(clocks.READER, lambda g: g.clocks, clocks.METRICS),
-    per_gpu(clocks.SLOW_READER, lambda g: g.slow_clocks, ()),
+    per_gpu(clocks.SLOW_READER, lambda g: g.slow_clocks, clocks.SLOW_METRICS),
     per_gpu(None, lambda g: g.all_clocks, clocks.ALL_METRICS),
     per_gpu(clocks.MAX_READER, lambda g: g.max_clocks, clocks.MAX_METRICS),
     per_gpu(profiling.READER, lambda g: g.profiling, profiling.METRICS),
@@ -190,9 +190,13 @@ RULE_ONLY: tuple[Table, ...] = (Table(GPU_LABELS, inference_of_gpus, inference_v
 
 GPU_READERS: tuple[Reader[Any], ...] = tuple(t.reader for t in CATALOGUE if t.reader is not None)
 
+# Switched off, the utilization's reader asks for no samples.
+UTILIZATION_SAMPLES = "utilization_samples"
+
 # What can be switched off. Identity stays: every join needs it.
 COLLECTORS: tuple[str, ...] = (
     *dict.fromkeys(r.collector for r in GPU_READERS if r.collector != identity.READER.collector),
+    UTILIZATION_SAMPLES,
     "xid",
     *(group.name for group in host.GROUPS),
 )

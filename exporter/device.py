@@ -12,6 +12,7 @@ import pynvml
 from exporter import lists, structs
 from exporter.batches import U32, U64, FieldBatch, GpmBatch, GpmSamples, SerialCalls
 from exporter.fields import Field, field_id
+from exporter.load_samples import LoadSamples
 from exporter.partitions import NvmlMigDevice, Partitions
 from exporter.refusals import Refusals
 from exporter.returns import (
@@ -24,7 +25,15 @@ from exporter.returns import (
     error_name,
     raise_for,
 )
-from exporter.sampling import DeviceGoneError, Fault, FieldRequest, Reader, ReadFailedError, Tier
+from exporter.sampling import (
+    DeviceGoneError,
+    Fault,
+    FieldRequest,
+    LoadSample,
+    Reader,
+    ReadFailedError,
+    Tier,
+)
 
 SENTINELS = (U32, U64)
 
@@ -41,6 +50,7 @@ class NvmlDevice:
     def __init__(
         self,
         handle: object,
+        index: int,
         driver_version: str,
         readers: tuple[Reader[Any], ...],
         max_gap_seconds: float,
@@ -61,6 +71,7 @@ class NvmlDevice:
         self._gpm_samples = samples
         self._gpm_batch: GpmBatch | None = None
         self._gpm_supported = False
+        self._load_samples = LoadSamples(handle, index)
         self._partitions = Partitions(handle, samples, serial, self._refusals)
         self._tier = Tier.STATIC
         # The batches of this tick: read at the first question, or how that failed.
@@ -113,6 +124,21 @@ class NvmlDevice:
         if isinstance(self._gpm, ReadFailedError):
             raise self._gpm
         return self._gpm.get(metric)
+
+    def utilization_samples(self) -> Sequence[LoadSample]:
+        """Return what the driver has buffered: see sampling.Device."""
+        if self._refusals.holds(LoadSamples):
+            return ()
+        try:
+            samples = self._load_samples.read()
+        except pynvml.NVMLError as error:
+            self._refuse_or_raise(LoadSamples, error.value)
+            return ()
+        if samples is None:
+            self._refusals.add(LoadSamples)
+            return ()
+        self.answers += bool(samples)
+        return samples
 
     def mig_devices(self) -> Sequence[NvmlMigDevice]:
         """Look for this GPU's MIG devices: see sampling.Device."""

@@ -91,7 +91,13 @@ class NvmlDriver:
             raise_for(error.value)
         samples = self._gpm_samples.setdefault(gpu.index, GpmSamples())
         return NvmlDevice(
-            handle, self._driver_version, readers, max_gap_seconds, self._serial, samples
+            handle,
+            gpu.index,
+            self._driver_version,
+            readers,
+            max_gap_seconds,
+            self._serial,
+            samples,
         )
 
     def close(self) -> None:

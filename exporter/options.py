@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from exporter import config as configuration
 from exporter import host
 from exporter.board import Plan
-from exporter.catalogue import COLLECTORS, GPU_READERS, RULE_METRICS
+from exporter.catalogue import COLLECTORS, GPU_READERS, RULE_METRICS, UTILIZATION_SAMPLES
 from exporter.config import Config
 from exporter.gpu.identity import READER as IDENTITY
+from exporter.gpu.utilization import RATES_READER
+from exporter.gpu.utilization import READER as UTILIZATION
 from exporter.host import Group
 from exporter.processes_view import Limits
 
@@ -57,8 +59,11 @@ def plans(options: Options, config: Config) -> tuple[Plan, tuple[Group[Any], ...
     """Return what is read, by config and command line."""
     off = switched_off(options, config)
     poll = config.poll
+    readers = [r for r in GPU_READERS if r is IDENTITY or r.collector not in off]
+    if UTILIZATION_SAMPLES in off:
+        readers = [RATES_READER if r is UTILIZATION else r for r in readers]
     plan = Plan(
-        readers=tuple(r for r in GPU_READERS if r is IDENTITY or r.collector not in off),
+        readers=tuple(readers),
         fast_seconds=poll.fast_seconds,
         slow_seconds=poll.slow_seconds,
         blocking_seconds=poll.pcie_seconds,

@@ -28,6 +28,11 @@ def error_name(code: int) -> str:
     return _ERROR_NAMES.get(code, f"code_{code}")
 
 
+def is_passing(code: int) -> bool:
+    """Return whether a failure tells of nothing but that one call, as a timeout does."""
+    return code not in REFUSED | {NO_PERMISSION} | GONE.keys() | DRIVER_GONE
+
+
 def raise_for(code: int) -> NoReturn:
     """Raise what an NVML return code means for the reading, the GPU or the driver."""
     if code in GONE:

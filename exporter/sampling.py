@@ -101,6 +101,11 @@ class ProcessSample(NamedTuple):
     ofa: int | None
 
 
+# When it was taken, in microseconds of the driver's own clock, and percent since the one before;
+# None: the driver gave no number.
+LoadSample = tuple[int, float | None]
+
+
 class MigDevice(Protocol):
     """A MIG device as this reading found it; it may be gone at the next question."""
 
@@ -137,6 +142,13 @@ class Device(Protocol):
 
     def gpm(self, metric: int) -> float | None:
         """Return a profiling counter over the last tick, or None; raises as `ask` does."""
+
+    def utilization_samples(self) -> Sequence[LoadSample]:
+        """Return the samples of utilization since the last of the call before, and that one first.
+
+        Only the newest at first; none where nothing is new, or the driver buffers none. Raises
+        DeviceGoneError and DriverGoneError.
+        """
 
     def mig_devices(self) -> Sequence[MigDevice]:
         """Return the MIG devices that are there now; raises as `ask` does."""

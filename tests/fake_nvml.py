@@ -33,6 +33,10 @@ A GPU: `gpu<N>.` or, for all of them, `gpu*.`
                             queued when the text changes and the sequence is new
   mig                       <index>:<GPU instance>:<slices>,...: replaces the instances
   reset, reset_counters     a text that changes: GPU reset (handles and samples die), counters to 0
+  pulse_ms, pulse_on_ms     load in pulses: how far apart they begin, how long each is; `util` is
+                            the load in a pulse, 100 unless told
+  sample_type, sample_clock_ms   of nvmlDeviceGetSamples: nvmlValueType_t, and how far its clock is
+                            ahead of the others
   <reading>                 integer, one of OVERRIDES in fakenvml.h: util temp power_mw ...
 """
 

@@ -117,8 +117,8 @@ _SCALARS = """
     NvLinkRemotePciInfo_v2 NvLinkState OfaUtilization PciInfo_v3 PcieReplayCounter PcieThroughput
     PerformanceState PersistenceMode PlatformInfo PowerManagementDefaultLimit PowerManagementLimit
     PowerManagementLimitConstraints PowerUsage ProcessUtilization ProcessesUtilizationInfo
-    RepairStatus RowRemapperHistogram Serial SramEccErrorStatus Temperature TemperatureThreshold
-    TemperatureV UUID VbiosVersion VirtualizationMode
+    RepairStatus RowRemapperHistogram Samples Samples Serial SramEccErrorStatus Temperature
+    TemperatureThreshold TemperatureV UUID VbiosVersion VirtualizationMode
 """
 OF_GPU = [f"nvmlDeviceGet{name}" for name in f"{_BATCHES} {_SCALARS}".split()] + [
     "nvmlGpmQueryDeviceSupport",

@@ -42,7 +42,7 @@ _VALUES = {
     5: struct.Struct("<i"),
     6: struct.Struct("<H"),
 }
-_LISTS = ("RunningProcesses", "nvmlDeviceGetProcessUtilization")
+_LISTS = ("RunningProcesses", "nvmlDeviceGetProcessUtilization", "nvmlDeviceGetSamples")
 _LIST_WORDS = 16  # of a list that are bent and noted
 _MOST_ITEMS = 64  # of an array in a structure
 

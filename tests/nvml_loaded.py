@@ -24,6 +24,9 @@ from exporter.poll import Poller, Sources
 from exporter.sampling import FoundGpu, Tier
 from exporter.snapshot import Build, Reload
 
+# Times, and what grows with them.
+UNSTEADY = (".read_at", ".busy_seconds", ".due_microseconds")
+
 PLAN = Plan(
     readers=GPU_READERS,
     fast_seconds=1.0,
@@ -140,5 +143,5 @@ def flat(readings: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in values.items()
-        if value not in (None, "") and not name.endswith((".read_at", ".busy_seconds"))
+        if value not in (None, "") and not name.endswith(UNSTEADY)
     }

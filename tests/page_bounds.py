@@ -51,6 +51,7 @@ SCALES: Mapping[str, tuple[Scale, ...]] = {
 # Made of several answers, or also of those before.
 DERIVED = {
     "gpu_busy_seconds_total",
+    "gpu_utilization_ratio",
     "gpu_memory_used_ratio",
     "gpu_mig_memory_used_ratio",
     "gpu_nvlink_transmit_bytes_total",

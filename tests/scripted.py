@@ -12,6 +12,7 @@ from exporter.sampling import (
     DriverAbsentError,
     DriverInfo,
     FoundGpu,
+    LoadSample,
     MigDevice,
     Reader,
     ReadFailedError,
@@ -86,6 +87,10 @@ class ScriptedDevice:
     def gpm(self, _metric: int) -> float | None:
         """Have no profiling counters."""
         return None
+
+    def utilization_samples(self) -> Sequence[LoadSample]:
+        """Give the scripted samples, if there are any."""
+        return self.ask("nvmlDeviceGetSamples") or ()
 
     def mig_devices(self) -> tuple[MigDevice, ...]:
         """Have no MIG devices."""

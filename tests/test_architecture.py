@@ -22,6 +22,7 @@ OWNERS = {
             "partitions.py",
             "batches.py",
             "lists.py",
+            "load_samples.py",
             "returns.py",
             "structs.py",
         ),

@@ -189,6 +189,7 @@ def test_collectors_that_can_be_switched() -> None:
         "confidential",
         "vgpu",
         "processes",
+        "utilization_samples",
         "xid",
         "host_memory",
         "host_swap",

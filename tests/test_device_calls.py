@@ -25,7 +25,7 @@ FAST_CALLS = {  # nvmlDeviceGet...
     "PowerUsage": 1,
     "ClockInfo": 2,
     "CurrentClocksEventReasons": 1,
-    "PerformanceState": 1,
+    "Samples": 1,
     "FieldValues": 1,
 }
 

@@ -19,6 +19,7 @@ ABSENT = {2, 3, 4, 6, 13, 22, 25, 26}
 GONE = {15: Fault.LOST, 16: Fault.RESET_REQUIRED, 28: Fault.LOST}
 DRIVER_GONE = {1, 9, 12, 18}
 WORDS = {10: "timeout", 15: "gpu_is_lost", 999: "unknown", 777: "code_777"}
+SAMPLES = "nvmlDeviceGetSamples"  # which fail quietly: the rates stand in
 MEMORY_V2 = "nvmlDeviceGetMemoryInfo_v2"
 OPENING = {"nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetHandleByUUID", "nvmlDeviceGetUUID"}
 CONNECTING = [
@@ -69,7 +70,7 @@ def test_every_code_on_every_call(node: Node, profile: str, code: int) -> None:
             assert outcome.driver_gone, symbol
         else:
             assert (outcome.fault, outcome.driver_gone) == (None, ""), symbol
-        failing = code not in {0, *ABSENT, *GONE, *DRIVER_GONE}
+        failing = code not in {0, *ABSENT, *GONE, *DRIVER_GONE} and symbol != SAMPLES
         assert bool(outcome.errors) == failing, symbol
         if failing:
             (word,) = set(outcome.errors.values())
@@ -204,7 +205,7 @@ def test_handle_that_died_is_a_lost_gpu_and_a_new_one_is_good(node: Node) -> Non
         ),
         ("clock_sm=0xFFFFFFFF", "clocks.hertz.sm"),
         ("clock_video=0xFFFFFFFF", "slow_clocks.hertz.video"),
-        ("pstate=32", "clocks.performance_state"),
+        ("pstate=32", "slow_clocks.performance_state"),
         ("reasons=0xFFFFFFFFFFFFFFFF", "clocks.active"),
         ("temp=255", "temperature.core_celsius temperature_margin"),
         ("memory_temp=0", "temperature.memory_celsius"),

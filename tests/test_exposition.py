@@ -40,10 +40,7 @@ def gpus(draw: st.DrawFn, index: int) -> Gpu:
             st.none() | st.builds(Utilization, st.just(0.0), NUMBERS, NUMBERS, COUNTS)
         ),
         power=draw(st.none() | st.builds(Power, NUMBERS, COUNTS)),
-        clocks=draw(
-            st.none()
-            | st.builds(Clocks, MAPPING, MAPPING, COUNT_MAPPING, st.none() | st.integers())
-        ),
+        clocks=draw(st.none() | st.builds(Clocks, MAPPING, MAPPING, COUNT_MAPPING)),
         nvlinks=draw(
             st.none()
             | st.builds(

@@ -201,6 +201,10 @@ class Scripted:
     def gpm(self, _metric: int) -> None:
         """Have none."""
 
+    def utilization_samples(self) -> tuple[()]:
+        """Have none."""
+        return ()
+
     def mig_devices(self) -> tuple[()]:
         """Have none."""
         return ()

@@ -135,7 +135,7 @@ def test_readings_depend_on_time_alone() -> None:
     for one, other in zip(patient.read(at), eager.read(at), strict=True):
         for group in ("memory", "temperature", "power", "clocks", "nvlinks", "pcie_link"):
             assert one[group] == other[group]
-        assert one["utilization"].gpu_ratio == other["utilization"].gpu_ratio
+        assert one["utilization"].memory_ratio == other["utilization"].memory_ratio
         assert one["nvlink"].transmit_bytes == other["nvlink"].transmit_bytes
 
 
@@ -174,9 +174,7 @@ def check_ranges(groups: dict[str, Any]) -> None:
     temperature: Temperature = groups["temperature"]
     clocks: Clocks = groups["clocks"]
     for ratio in (utilization.gpu_ratio, utilization.memory_ratio):
-        assert ratio is None or (
-            0 <= ratio <= 1 and round(100 * ratio) == pytest.approx(100 * ratio)
-        )
+        assert ratio is None or 0 <= ratio <= 1
     assert memory.used_ratio is None or 0.5 < memory.used_ratio < 0.95
     assert isinstance(temperature.core_celsius, int)
     assert 30 <= temperature.core_celsius <= 95

@@ -246,10 +246,10 @@ def test_what_is_wrong_is_told(change: dict[str, Any], expected: tuple[str, int 
     ("change", "expected"),
     [
         (
-            {"clocks": Clocks({}, {"hw_thermal_slowdown": 1, "sw_thermal_slowdown": 1}, {}, 0)},
+            {"clocks": Clocks({}, {"hw_thermal_slowdown": 1, "sw_thermal_slowdown": 1}, {})},
             ["slowdown"],
         ),
-        ({"clocks": Clocks({}, {"sw_power_cap": 1, "gpu_idle": 1}, {}, 0)}, []),
+        ({"clocks": Clocks({}, {"sw_power_cap": 1, "gpu_idle": 1}, {})}, []),
         ({"pcie_link": PcieLink({}, {"current": 8, "max": 16}, 0, {})}, ["pcie_width"]),
         ({"pcie_link": PcieLink({"current": 1, "max": 5}, {"current": 16, "max": 16}, 0, {})}, []),
         ({"nvlinks": NvLinks({"0": 1, "1": 0}, *[{}] * 6)}, ["nvlink_down"]),

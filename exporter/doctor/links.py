@@ -161,7 +161,7 @@ def _slow(gpu: Gpu) -> str | None:
 
 def _is_busy(gpu: Gpu) -> bool:
     load = gpu.utilization.gpu_ratio if gpu.utilization else None
-    state = gpu.clocks.performance_state if gpu.clocks else None
+    state = gpu.slow_clocks.performance_state if gpu.slow_clocks else None
     return load is not None and load >= BUSY_RATIO and (state is None or state <= BUSY_STATE)
 
 

@@ -44,38 +44,39 @@ REASON_TIMES = {
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """Clocks in hertz by domain, active event reasons, their seconds, and the P-state."""
+    """Clocks in hertz by domain, active event reasons, and their seconds."""
 
     hertz: Mapping[str, float | None]
     active: Mapping[str, float | None]
     seconds: Mapping[str, float | None]
-    performance_state: int | None
 
 
 def read(device: Device, _previous: Clocks | None) -> Clocks:
-    """Read SM and memory clocks, event reasons (535; before: throttle reasons) and P-state."""
+    """Read SM and memory clocks, and event reasons (535; before: throttle reasons)."""
     bits = device.ask("nvmlDeviceGetCurrentClocksEventReasons")
     if bits is None:
         bits = device.ask("nvmlDeviceGetCurrentClocksThrottleReasons")
-    state = device.ask("nvmlDeviceGetPerformanceState")
     return Clocks(
         hertz=_hertz(device, "nvmlDeviceGetClockInfo", FAST_DOMAINS),
         active={} if bits is None else {r: int(bits & bit != 0) for r, bit in REASONS.items()},
         seconds={reason: _seconds(device.field(f)) for reason, f in REASON_TIMES.items()},
-        performance_state=within(state, 0, MAX_PSTATE),  # 32: unknown
     )
 
 
 @dataclass(frozen=True, slots=True)
 class SlowClocks:
-    """Clocks in hertz of the domains that are read now and then."""
+    """What is read now and then: the P-state, and clocks in hertz of the other domains."""
 
     hertz: Mapping[str, float | None]
+    performance_state: int | None
 
 
 def read_slow(device: Device, _previous: SlowClocks | None) -> SlowClocks:
-    """Read graphics and video clocks."""
-    return SlowClocks(_hertz(device, "nvmlDeviceGetClockInfo", SLOW_DOMAINS))
+    """Read graphics and video clocks, and the P-state: clocks and reasons tell of it sooner."""
+    return SlowClocks(
+        _hertz(device, "nvmlDeviceGetClockInfo", SLOW_DOMAINS),
+        within(device.ask("nvmlDeviceGetPerformanceState"), 0, MAX_PSTATE),  # 32: unknown
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,8 @@ METRICS: tuple[Row[Clocks], ...] = (
         lambda c: c.seconds,
         Kind.COUNTER,
     ),
+)
+SLOW_METRICS: tuple[Row[SlowClocks], ...] = (
     Metric(
         "gpu_performance_state",
         "Performance state: 0 is the fastest, 15 the slowest.",

@@ -20,6 +20,7 @@ _BEFORE_570: frozenset[str | Field] = _BEFORE_580 | {
 MIG: frozenset[str | Field] = frozenset(
     {
         "nvmlDeviceGetUtilizationRates",
+        "nvmlDeviceGetSamples",
         "nvmlDeviceGetEncoderUtilization",
         "nvmlDeviceGetDecoderUtilization",
         "nvmlDeviceGetJpgUtilization",

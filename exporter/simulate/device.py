@@ -8,11 +8,13 @@ from typing import Any
 from exporter.fields import Field, field_id
 from exporter.sampling import (
     FieldRequest,
+    LoadSample,
     Reader,
     Tier,
 )
 from exporter.simulate import mig
 from exporter.simulate.board import Board
+from exporter.simulate.bursts import Bursts
 from exporter.simulate.calls import CALLS
 from exporter.simulate.counters import FIELDS, PROFILING
 from exporter.simulate.look import Look
@@ -34,6 +36,7 @@ class SimulatedDevice:
         self,
         look: Callable[[], Look],
         board: Board,
+        bursts: Bursts,
         driver_version: str,
         readers: tuple[Reader[Any], ...],
         max_gap_seconds: float,
@@ -46,6 +49,7 @@ class SimulatedDevice:
         self.answers = 0
         self._look_now = look
         self._board = board
+        self._bursts = bursts
         self._clock = clock
         self._check_fault = check_fault
         self._planted = planted
@@ -101,6 +105,17 @@ class SimulatedDevice:
             return self._gpm[metric]
         except KeyError:
             raise NotImplementedError(f"no reader declares GPM metric {metric}") from None
+
+    def utilization_samples(self) -> Sequence[LoadSample]:
+        """Return the load's bursts; none where the rates are planted: see sampling.Device."""
+        self._check_fault()
+        if "nvmlDeviceGetSamples" in self._board.refuses:
+            return ()
+        if "nvmlDeviceGetUtilizationRates" in self._planted().calls:
+            return ()
+        samples = self._bursts.read(self._tick_look().moment.seconds)
+        self.answers += bool(samples)
+        return samples
 
     def mig_devices(self) -> list[mig.SimulatedMigDevice]:
         """Return the MIG devices of the board, or of what was planted: see sampling.Device."""

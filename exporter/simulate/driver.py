@@ -17,6 +17,7 @@ from exporter.sampling import (
     ReadFailedError,
 )
 from exporter.simulate.ailments import SOUND
+from exporter.simulate.bursts import Bursts
 from exporter.simulate.device import SimulatedDevice
 from exporter.simulate.look import Look
 from exporter.simulate.planted import NOTHING, Planted
@@ -110,6 +111,7 @@ class SimulatedDriver:
         return SimulatedDevice(
             look,
             board,
+            Bursts(trace.load_ratio, gpu.index),
             self._profile.driver_version,
             readers,
             max_gap_seconds,

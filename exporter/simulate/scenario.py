@@ -131,6 +131,11 @@ class Trace:
         self._nvlink = Rate(step.nvlink for step in steps)
         self._reasons = Reasons(step.reasons for step in steps)
 
+    def load_ratio(self, seconds: float) -> float:
+        """Return the load `seconds` after the start; before it, that of the start."""
+        second, part = divmod(max(seconds, 0.0) % LOOP_SECONDS, 1.0)
+        return self._load.at(int(second), part)
+
     def at(self, seconds: float) -> Moment:
         """Return the moment `seconds` after the start; before it, the start."""
         seconds = max(seconds, 0.0)

@@ -64,7 +64,8 @@ typedef struct {
     X(fabric_health) X(fabric_mask) X(fabric_status) X(pcie_errors) X(ecc_pending)                \
     X(sram_corrected) X(sram_uncorrected) X(sram_threshold) X(repair_channel) X(repair_tpc)       \
     X(remapped_correctable_inactive) X(remapped_uncorrectable_inactive) X(mig_pending)            \
-    X(conf_compute) X(conf_compute_ready) X(conf_compute_devtools) X(vgpu_unlicensed)
+    X(conf_compute) X(conf_compute_ready) X(conf_compute_devtools) X(vgpu_unlicensed)             \
+    X(pulse_ms) X(pulse_on_ms) X(sample_type) X(sample_clock_ms)
 
 typedef enum {
 #define OVERRIDE(name) OV_##name,
@@ -73,9 +74,10 @@ typedef enum {
     OV_COUNT
 } OverrideId;
 
-/* The load of a GPU, 0..1: base + amplitude * sin(omega * t + phase). All else follows from it. */
+/* The load of a GPU, 0..1: base + amplitude * sin(omega * t + phase). All else follows from it.
+ * With a pulse it is `base` for the first `on` seconds of each `pulse`, and 0 for the rest. */
 typedef struct {
-    double base, amplitude, omega, phase;
+    double base, amplitude, omega, phase, pulse, on;
 } Load;
 
 /* A counter: what it had at the anchor, and its rate since: constant + per unit of load. */

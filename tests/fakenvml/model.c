@@ -45,14 +45,25 @@ unsigned long long epoch_us(const Scenario *scenario, double t)
     return (unsigned long long)((at + t) * 1e6);
 }
 
+/* Seconds of pulses between 0 and t. */
+static double pulsed(const Load *load, double t)
+{
+    double whole = floor(t / load->pulse), rest = t - whole * load->pulse;
+    return whole * load->on + (rest < load->on ? rest : load->on);
+}
+
 double load_at(const Load *load, double t)
 {
+    if (load->pulse > 0)
+        return t - floor(t / load->pulse) * load->pulse < load->on ? load->base : 0;
     return load->base + load->amplitude * sin(load->omega * t + load->phase);
 }
 
 double load_between(const Load *load, double from, double to)
 {
     double swing = load->amplitude / load->omega;
+    if (load->pulse > 0)
+        return load->base * (pulsed(load, to) - pulsed(load, from));
     return load->base * (to - from) - swing * (cos(load->omega * to + load->phase) -
                                                cos(load->omega * from + load->phase));
 }
@@ -148,7 +159,13 @@ static void set_rates(Gpu *gpu)
 {
     const Board *board = gpu->board;
     double span = 0.95 * board->limit_mw - board->idle_mw;
-    gpu->load = (Load){0.55, 0.40, 2 * M_PI / (40 + 3.0 * gpu->index), 0.9 * gpu->index};
+    gpu->load = (Load){0.55, 0.40, 2 * M_PI / (40 + 3.0 * gpu->index), 0.9 * gpu->index, 0, 0};
+    if (has(gpu, OV_pulse_ms)) {
+        gpu->load.pulse = (double)gpu->value[OV_pulse_ms] / 1000;
+        gpu->load.on = (double)value_or(gpu, OV_pulse_on_ms, 0) / 1000;
+        gpu->load.base = 1;
+        gpu->load.amplitude = 0;
+    }
     if (has(gpu, OV_util)) {
         double load = (double)gpu->value[OV_util] / 100;
         gpu->load.base = load < 0 ? 0 : load > 1 ? 1 : load;

@@ -127,12 +127,13 @@ nvmlReturn_t nvmlDeviceGetProcessesUtilizationInfo(nvmlDevice_t device,
     return NVML_SUCCESS;
 }
 
-static unsigned int sampled(const Gpu *gpu, nvmlSamplingType_t type, double t)
+/* A sample is the mean of the `step` seconds before it. */
+static unsigned int sampled(const Gpu *gpu, nvmlSamplingType_t type, double t, double step)
 {
     const PastLoad *past = &gpu->past[0];
     for (unsigned int i = 1; i < gpu->past_count && t < past->since; i++)
         past = &gpu->past[i];
-    double load = load_at(&past->load, t);
+    double load = load_between(&past->load, t - step, t) / step;
     switch (type) {
     case NVML_TOTAL_POWER_SAMPLES: return (unsigned int)(past->idle_mw + past->span_mw * load);
     case NVML_GPU_UTILIZATION_SAMPLES: return (unsigned int)(100 * load + 0.5);
@@ -159,7 +160,7 @@ nvmlReturn_t nvmlDeviceGetSamples(nvmlDevice_t device, nvmlSamplingType_t type,
     REQUIRE((unsigned int)type < NVML_SAMPLINGTYPE_COUNT, NVML_ERROR_INVALID_ARGUMENT);
     CAN(CAP_SAMPLES);
     REQUIRE(type != NVML_MODULE_POWER_SAMPLES, NVML_ERROR_NOT_SUPPORTED);
-    *value_type = NVML_VALUE_TYPE_UNSIGNED_INT;
+    *value_type = (nvmlValueType_t)value_or(call.gpu, OV_sample_type, NVML_VALUE_TYPE_UNSIGNED_INT);
     if (samples == NULL) {
         *count = most;
         return NVML_SUCCESS;
@@ -169,12 +170,13 @@ nvmlReturn_t nvmlDeviceGetSamples(nvmlDevice_t device, nvmlSamplingType_t type,
             NVML_ERROR_NOT_SUPPORTED);
     long long newest = (long long)(now / step), first = newest - most + 1;
     for (long long i = first < 0 ? 0 : first; i <= newest && written < *count; i++) {
-        unsigned long long stamp = epoch_us(call.scenario, (double)i * step);
+        double off = (double)value_or(call.gpu, OV_sample_clock_ms, 0) / 1000;
+        unsigned long long stamp = epoch_us(call.scenario, (double)i * step + off);
         if (stamp <= last_seen)
             continue;
         samples[written].timeStamp = stamp;
         samples[written].sampleValue.ullVal = 0xDEADBEEF00000000ull; /* only uiVal is set */
-        samples[written++].sampleValue.uiVal = sampled(call.gpu, type, (double)i * step);
+        samples[written++].sampleValue.uiVal = sampled(call.gpu, type, (double)i * step, step);
     }
     *count = written;
     return written > 0 ? NVML_SUCCESS : NVML_ERROR_NOT_FOUND;

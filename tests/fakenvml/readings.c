@@ -66,9 +66,13 @@ nvmlReturn_t nvmlDeviceGetBAR1MemoryInfo(nvmlDevice_t device, nvmlBAR1Memory_t *
 nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t *utilization)
 {
     ENTER(nvmlDeviceGetUtilizationRates, device);
-    double load = load_at(&call.gpu->load, now_of(call.scenario));
+    double now = now_of(call.scenario), load = load_at(&call.gpu->load, now);
+    bool pulses = has(call.gpu, OV_pulse_ms); /* the product's window is 1/6 s */
     NOT_NULL(utilization);
-    utilization->gpu = (unsigned int)value_or(call.gpu, OV_util, 100 * load);
+    if (pulses)
+        load = 6 * load_between(&call.gpu->load, now - 1.0 / 6, now);
+    utilization->gpu = pulses ? (unsigned int)(100 * load + 0.5)
+                              : (unsigned int)value_or(call.gpu, OV_util, 100 * load);
     utilization->memory = (unsigned int)value_or(call.gpu, OV_memory_util, 60 * load);
     return NVML_SUCCESS;
 }
