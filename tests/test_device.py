@@ -251,3 +251,10 @@ def test_old_driver_without_newer_calls_is_read_by_the_older_ones(
         memory = {name for name in new if name.startswith("memory.")}
         old_rest = {name: v for name, v in flat(readings).items() if name not in memory}
         assert old_rest == {name: v for name, v in new.items() if name not in memory}
+
+
+def test_performance_state_is_a_slow_reading(node: Node) -> None:
+    """The fast tier's calls are spent; clocks and their reasons tell each second."""
+    node.connect("gpu0.pstate=2")
+    readings = node.read(node.device(), Tier.SLOW)
+    assert readings["slow_clocks"].performance_state == 2
