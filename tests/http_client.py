@@ -153,13 +153,22 @@ class Client:
 
 @contextlib.contextmanager
 def connect(
-    port: int, host: str = "127.0.0.1", receive_bytes: int = 0, tls: ssl.SSLContext | None = None
+    port: int,
+    host: str = "127.0.0.1",
+    receive_bytes: int = 0,
+    tls: ssl.SSLContext | None = None,
+    source: str = "",
 ) -> Iterator[Client]:
-    """Connect to the server under test, with a small receive buffer if `receive_bytes` is set."""
+    """Connect to the server under test, with a small receive buffer if `receive_bytes` is set.
+
+    `source` is the client's own address, if that matters.
+    """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
         sock.settimeout(PATIENCE_SECONDS)
         if receive_bytes:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        if source:
+            sock.bind((source, 0))
         sock.connect((host, port))
         if tls is None:
             yield Client(sock)

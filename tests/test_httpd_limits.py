@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 
@@ -241,6 +242,57 @@ def test_order_of_eviction() -> None:
         for client in (started, fourth):
             client.send(rest_of_request)
             assert client.answer().status == 200
+
+
+def test_busy_clients_are_closed_by_age() -> None:
+    """Clients that do not take their answers have no better claim than one who comes after them."""
+    with serving(ROUTES, Limits(connections=3)) as running, contextlib.ExitStack() as stack:
+        deaf = []
+        for count in range(1, 4):
+            deaf.append(stack.enter_context(connect(running.port, receive_bytes=4096)))
+            deaf[-1].send(get("/page"))
+            wait_until(lambda count=count: stages(running) == [Stage.WRITING] * count)  # type: ignore[misc]  # mypy has no type for a default here
+        honest = stack.enter_context(connect(running.port))
+        wait_until(lambda: Stage.READING in stages(running))
+        stack.enter_context(connect(running.port))
+        wait_until(lambda: stages(running).count(Stage.READING) == 2)
+        assert honest.get().status == 200
+
+
+def test_who_has_most_makes_room() -> None:
+    """A host with many connections pushes out its own: another's stay, idle ones too."""
+    with serving(ROUTES, Limits(connections=10)) as running, contextlib.ExitStack() as stack:
+        others = [stack.enter_context(connect(running.port, source=f"127.0.0.{n}")) for n in (2, 3)]
+        assert [other.get().status for other in others] == [200, 200]
+        many = [stack.enter_context(connect(running.port)) for _ in range(50)]
+        assert all(client.rest() == b"" for client in many[:42])
+        wait_until(lambda: len(running.server._connections) == 10)
+        assert [other.get().status for other in others] == [200, 200]
+
+
+def test_first_of_a_flood_is_answered() -> None:
+    """A request that has arrived is read before those that come behind it fill the house."""
+    with serving(ROUTES, Limits(connections=100)) as running, contextlib.ExitStack() as stack:
+        may = threading.Event()
+        running.loop.call_soon_threadsafe(may.wait, PATIENCE_SECONDS)
+        first = stack.enter_context(connect(running.port))
+        first.send(get())
+        for _ in range(400):
+            stack.enter_context(connect(running.port))
+        may.set()
+        assert first.answer().status == 200
+
+
+def test_kernel_keeps_little() -> None:
+    """What a client does not take is bounded in the kernel too, and gone with its connection."""
+    with serving(ROUTES, IMPATIENT) as running, connect(running.port, receive_bytes=4096) as client:
+        client.send(get("/page"))
+        wait_until(lambda: stages(running) == [Stage.WRITING])
+        [connection] = running.server._connections
+        sock = connection._transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 256 * 1024
+        # It is reset: an end that waits behind the answer would wait for the client to read that.
+        wait_until(lambda: client.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 7)
 
 
 STARVING = """

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -14,7 +15,7 @@ from typing import Any, cast
 
 from exporter.httpd.gate import Gate, Verdict, Visitor
 from exporter.httpd.incoming import Incoming, RequestError
-from exporter.httpd.message import Limits, Request, Response, Route, head, peer_of, problem
+from exporter.httpd.message import Limits, Request, Response, Route, client_of, head, problem
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +24,11 @@ logger = logging.getLogger(__name__)
 WRITE_BYTES = 112 * 1024
 LINGER_BYTES = 4 * 1024 * 1024  # the most that is read after a refusal, only so that it is heard
 TLS_RECORD_BYTES = 16 * 1024
+RESET = struct.pack("ii", 1, 0)  # closing with this SO_LINGER throws away what was not taken
 
 
 class Stage(IntEnum):
-    """Where a connection stands. When there are too many, the lowest is closed first."""
+    """Where a connection stands."""
 
     IDLE = 0  # between two requests
     LINGERING = 1  # has its last answer; what still arrives is thrown away
@@ -49,12 +51,12 @@ class Shared:
 class Connection(asyncio.BufferedProtocol):
     """HTTP/1.1 with one client."""
 
-    def __init__(self, shared: Shared, sock: socket.socket) -> None:
+    def __init__(self, shared: Shared, sock: socket.socket, peer: str) -> None:
         self._shared = shared
         self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = sock  # until there is a transport
         self._transport: asyncio.Transport
-        self._peer = ""
+        self._peer = peer
         self._certificate: Mapping[str, Any] | None = None
         self._incoming: Incoming | None = None  # None between requests
         self._verdict: asyncio.Future[Verdict] | None = None  # that the request waits for
@@ -62,17 +64,22 @@ class Connection(asyncio.BufferedProtocol):
         self._keep_alive = True
         self._blocked = False
         self._discarded_bytes = 0
+        self.client = client_of(peer)
         self.stage = Stage.READING
         self.deadline = self._loop.time() + shared.limits.request_seconds
 
+    @property
+    def worth(self) -> int:
+        """What is lowest is closed first, the oldest of that: an honest client is quick."""
+        return min(self.stage, Stage.READING)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Note the transport, and whom it leads to."""
+        """Note the transport, and the certificate that its client has shown."""
         self._transport = cast(asyncio.Transport, transport)
         self._sock = None
         # A TLS transport begins with session tickets to send: at 0 it would pause, for ever.
         plain = self._transport.can_write_eof()
         self._transport.set_write_buffer_limits(high=0 if plain else TLS_RECORD_BYTES)
-        self._peer = peer_of(transport.get_extra_info("peername"))
         self._certificate = transport.get_extra_info("peercert")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -129,11 +136,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close the connection now."""
-        if self._sock is None:
-            self._transport.abort()
-        else:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # gone already
+            if self._sock is not None:
                 self._sock.shutdown(socket.SHUT_RDWR)  # ends the handshake
+                return
+            if self.stage is Stage.WRITING:  # the kernel would keep the answer for minutes
+                sock = self._transport.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self._transport.abort()
 
     def _begin(self, data: bytes) -> None:
         if self.stage is not Stage.READING:  # the first request's time runs from the connection on

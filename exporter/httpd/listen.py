@@ -8,6 +8,8 @@ import socket
 from dataclasses import dataclass
 
 BACKLOG = 1024  # not yet accepted; beyond it the kernel lets a client wait for a second
+# Of answers that a client does not take, in the kernel, which doubles it: it would be 4 MiB.
+SEND_BUFFER_BYTES = 128 * 1024
 MAX_PORT = 65535
 EXAMPLES = "right would be ':9836', '127.0.0.1:9836', '[::1]:9836' or 'localhost:9836'"
 SOCKET_ADVICE = "write ListenStream= with a port, and Accept=no, in the .socket unit"
@@ -119,5 +121,7 @@ def _open(family: int, where: tuple[object, ...]) -> socket.socket:
 
 def _prepare(sock: socket.socket) -> None:
     sock.setblocking(False)
-    # Accepted sockets inherit it, and asyncio sets it on none opened without a protocol number.
+    # Accepted sockets inherit both. asyncio sets TCP_NODELAY on none opened without a protocol
+    # number.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
+from ipaddress import IPv6Address, ip_address, ip_network
 
 ABSOLUTE_FORM = re.compile("^https?://[^/?]*", re.IGNORECASE)  # what a proxy is asked with
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -119,6 +120,17 @@ def head(
 def peer_of(address: object) -> str:
     """Return the IP address in a socket's, "" where it has none: an IPv4 one as such."""
     return str(address[0]).removeprefix("::ffff:") if isinstance(address, tuple) else ""
+
+
+def client_of(peer: str) -> str:
+    """Return who has an IP address: an IPv6 host has a whole network of 64 bits."""
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return peer
+    if isinstance(address, IPv6Address):
+        return str(ip_network((int(address) >> 64 << 64, 64)))
+    return peer
 
 
 @lru_cache(maxsize=1)

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import socket
+from collections import Counter
 from collections.abc import Sequence
 
 from exporter.httpd.connection import Connection, Shared
@@ -17,7 +18,9 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_LIMITS = Limits()
 READ_BYTES = 16 * 1024  # one read: all connections share the buffer
-ACCEPT_BURST = 64  # connections accepted before those that exist get their turn
+# Connections accepted before those that exist get their turn. With many more, some that come
+# first would be closed for the last before they are read.
+ACCEPT_BURST = 16
 ACCEPT_PAUSE_SECONDS = 0.1  # until the next try when there is no file descriptor to be had
 WARNING_SECONDS = 60.0  # between two log lines about that
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -27,7 +30,8 @@ class Server:
     """An HTTP/1.1 server in the running event loop.
 
     A new connection always finds room: if all places are taken, the connection that is worth least
-    is closed for it. One timer, for the nearest deadline, serves all of them.
+    is closed for it, one of the client who has most. One timer, for the nearest deadline, serves
+    all of them.
     """
 
     def __init__(
@@ -111,7 +115,8 @@ class Server:
         connection.abort()
 
     def _drop_least(self) -> None:
-        self._drop(min(self._connections, key=lambda c: (c.stage, c.deadline)))
+        held = Counter(connection.client for connection in self._connections)
+        self._drop(min(self._connections, key=lambda c: (-held[c.client], c.worth, c.deadline)))
 
     def _accept_on_all(self) -> None:
         self._accept_timer = None
@@ -140,12 +145,11 @@ class Server:
                 continue  # the client has gone before it was accepted
             if len(self._connections) >= self._limits.connections:
                 self._drop_least()
-            connection = Connection(self._shared, sock)
+            peer = peer_of(address)
+            connection = Connection(self._shared, sock, peer)
             self._connections.add(connection)
             self._watch(connection.deadline)
-            admission = asyncio.get_running_loop().create_task(
-                self._admit(connection, sock, peer_of(address))
-            )
+            admission = asyncio.get_running_loop().create_task(self._admit(connection, sock, peer))
             self._admissions.add(admission)
             admission.add_done_callback(self._admissions.discard)
 

@@ -17,9 +17,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address, ip_network
 
 from exporter.httpd import Verdict
+from exporter.httpd.message import client_of
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Passwords:
         self, credentials: Credentials, peer: str, wrong: Verdict
     ) -> asyncio.Future[Verdict] | None:
         """Return the user's name, or `wrong`, later; or None: too many wait already."""
-        client = _client(peer)
+        client = client_of(peer)
         mine = self._waiting.get(client, ())
         if len(mine) >= MOST_OF_CLIENT or sum(map(len, self._waiting.values())) >= MOST_WAITING:
             return None
@@ -158,14 +158,3 @@ class Passwords:
             self._warned_at = now
             log.warning("wrong user or password: %d times, last by %s", self._wrong_count, peer)
             self._wrong_count = 0
-
-
-def _client(peer: str) -> str:
-    """Return whose turn an address takes: an IPv6 host has a whole network of 64 bits."""
-    try:
-        address = ip_address(peer)
-    except ValueError:
-        return peer
-    if isinstance(address, IPv6Address):
-        return str(ip_network((int(address) >> 64 << 64, 64)))
-    return peer
