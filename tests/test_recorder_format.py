@@ -49,7 +49,7 @@ def gpus(draw: st.DrawFn, index: int) -> Gpu:
         identity=draw(st.none() | st.builds(Identity, *[TEXT] * 6)),
         memory=draw(st.none() | st.builds(Memory, *[st.none() | st.integers(1, 2**64)] * 4)),
         power=draw(st.none() | st.builds(Power, NUMBERS, NUMBERS)),
-        clocks=draw(st.none() | st.builds(Clocks, VECTOR, VECTOR, VECTOR, NUMBERS)),
+        clocks=draw(st.none() | st.builds(Clocks, VECTOR, VECTOR, VECTOR)),
         nvlinks=draw(st.none() | st.builds(NvLinks, *[VECTOR] * 4, *[TWO_LABELS] * 2, VECTOR)),
     )
 
