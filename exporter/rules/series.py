@@ -161,7 +161,7 @@ def _pending(run: Run | None, reading: Reading, sample: Sample, rule: Rule, cloc
     fresh = _extended(None, sample)
     if not _is_evident(run, sample, rule, clock):
         return Step(replace(pending, run=fresh))
-    fired = Fired(reading.group, started_at=epoch(run.at, clock), fired_at=clock.wall)
+    fired = Fired(reading.group, epoch(run.at, clock), epoch(sample.at, clock))
     told = _summaries(run, sample, clock)
     firing = Series(reading.members, sample.at, fresh, None, fired, told)
     return Step(firing, (Change(EventKind.FIRING, fired, told),))
