@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
+from crowded import Crowded
 from decide import Deciding
 from hostile import DRIPPING, SILENT, Siege
 from render import Rendering
@@ -81,6 +82,7 @@ class Results:
     rounds: Sequence[Round]
     renderings: Sequence[Rendering]
     siege: Siege
+    crowded: Crowded
     deciding: Deciding
 
     def visits(self, name: str) -> list[Visit]:
@@ -94,6 +96,7 @@ class Results:
             self._polls(),
             self._rendering(),
             self._siege(),
+            self.crowded.table(),
             self.deciding.table(),
             self._goals(),
         ]
@@ -112,6 +115,7 @@ class Results:
             ],
             "polls": [asdict(one.polls) for one in self.rounds],
             "renderings": [asdict(one) for one in self.renderings],
+            "crowded": asdict(self.crowded),
             "deciding": asdict(self.deciding),
             "goals": [{"name": g.name, "figure": g.figure, "met": g.met} for g in self.goals()],
         }

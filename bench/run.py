@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+import crowded
 import decide
 import fake
 import floor
@@ -128,6 +129,8 @@ def _measure(programs: Programs, effort: Effort) -> tuple[Results, list[str]]:
         siege = hostile.besiege(programs.ours, workplace, effort.siege_scrapes)
         _say("rendering")
         renderings = render.measure(effort.render_seconds)
+        _say("everything on, and many processes")
+        full = crowded.measure(programs.ours, library, workplace.folder, effort.idle_seconds)
         _say("deciding and sending")
         deciding = decide.measure(effort.requests)
     notes = []
@@ -135,7 +138,7 @@ def _measure(programs: Programs, effort: Effort) -> tuple[Results, list[str]]:
         notes.append(f"**The C program makes other calls, so its ratios say nothing**: {different}")
     if effort is not FULL:
         notes.append("**Not the full measurement: p99 and CPU are rough.**")
-    return Results(rounds, renderings, siege, deciding), notes
+    return Results(rounds, renderings, siege, full, deciding), notes
 
 
 def _machine(programs: Programs, effort: Effort, seconds: float) -> str:
