@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import ProcessCollector
 
@@ -32,6 +32,7 @@ from exporter.scaleout.service import Scaleout
 from exporter.snapshot import Process, Reload
 from exporter.statuspage import Past, StatusPage
 from exporter.supervision import Supervision
+from exporter.threads import EXHAUSTED, NoThreadError
 from exporter.ticking import LOOK_SECONDS, Ticking
 from exporter.web import Web
 from exporter.xid import Journal, Kmsg, Monitor, Opener, Store
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LAST_TICK_SECONDS = 1.0  # for the tick under way at the end; one that hangs is left behind
 DEV_KMSG = Path("/dev/kmsg")
 
 
@@ -105,7 +107,7 @@ class Daemon:
         self._doors = Doors(self._recorder, self._scaleout, clock)
         self._supervision = Supervision(lambda: self._pipeline.latest)
         self._server = Server([*self._web.routes(), *self._doors.open(config)], gate=self._entrance)
-        self._ticking = Ticking(self._tick)
+        self._ticking = Ticking(partial(self._do, self._pipeline.tick))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = asyncio.Event()
         self._exit_code = 0
@@ -117,12 +119,14 @@ class Daemon:
             ListenError: an address cannot be listened on.
         """
         self._loop = loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._on_fault)
         bound = await self._server.start(self._options.listen_addresses, adopted=self._adopted)
-        for name, handler in (
-            (signal.SIGTERM, self._stopped.set),
-            (signal.SIGINT, self._stopped.set),
-            (signal.SIGHUP, self.reload),
-        ):
+        handlers: dict[signal.Signals, Callable[[], object]] = {
+            signal.SIGTERM: self._stopped.set,
+            signal.SIGINT: self._stopped.set,
+            signal.SIGHUP: self.reload,
+        }
+        for name, handler in handlers.items():
             loop.add_signal_handler(name, handler)
         self._ticking.every(self._fast_seconds)
         self._ticking.start()
@@ -134,10 +138,14 @@ class Daemon:
         supervision = loop.create_task(self._supervision.run())
         await self._stopped.wait()
         log.info("stopping")
+        for name in handlers:  # one more neither kills us at the very end nor reloads
+            loop.remove_signal_handler(name)
+            signal.signal(name, signal.SIG_IGN)
         supervision.cancel()
         self._supervision.stopping()
         guard.cancel()
         await self._server.stop()
+        self._ticking.stop(LAST_TICK_SECONDS)
         self._xids.stop()
         self._inference.stop()
         self._recorder.close()
@@ -162,7 +170,7 @@ class Daemon:
             for mistake in mistakes:
                 log.error("config not reloaded: %s", mistake)
             return "\n".join(mistakes)
-        self._ticking.between(partial(self._apply, config))
+        self._ticking.between(partial(self._do, partial(self._apply, config)))
         self._ticking.every(config.poll.fast_seconds)
         self._doors.reload(config)
         log.info("config reloaded")
@@ -186,18 +194,34 @@ class Daemon:
         )
         self._scaleout.reload(config)
 
-    def _tick(self) -> None:
+    def _do(self, work: Callable[[], None]) -> None:
+        """Do a tick, or what is between two; end the process where only a new one can go on."""
         try:
-            self._pipeline.tick()
+            work()
         except DriverGoneError as gone:
-            log.error("the driver is gone (%s); only a new process can load another", gone.error)
-            self._exit_code = 1
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._stopped.set)
+            self._end(f"the driver is gone ({gone.error}); only a new process can load another")
+        except (MemoryError, NoThreadError):
+            self._end(EXHAUSTED)
+
+    def _on_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Take what a callback of the event loop has raised."""
+        if isinstance(context.get("exception"), MemoryError):
+            self._end(EXHAUSTED)
+        else:
+            loop.default_exception_handler(context)
+
+    def _end(self, why: str) -> None:
+        if self._exit_code == 0:
+            log.error(why)
+        self._exit_code = 1
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopped.set)
 
     async def _guard(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
+            if not self._ticking.is_alive:
+                return self._end("the poller's thread has died; only a new process can go on")
             self._ticking.look()
 
     def _port(self) -> int:

@@ -17,6 +17,7 @@ from exporter.catalogue import COLLECTORS, RULE_METRICS, reference
 from exporter.config import ConfigError, load
 from exporter.flags import DEFAULT_ADDRESS, USAGE, Parser, run_parser
 from exporter.httpd import ListenError, parse_address
+from exporter.threads import EXHAUSTED, NoThreadError
 
 if TYPE_CHECKING:
     from exporter.simulate import PlantedXid  # real nodes never need it
@@ -109,6 +110,8 @@ def _daemon(
         return asyncio.run(serve())
     except (ConfigError, ListenError) as bad:
         return _say(str(bad))
+    except (MemoryError, NoThreadError):
+        return _say(EXHAUSTED)
 
 
 def _check_config(arguments: Sequence[str]) -> int:

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from exporter.threads import start
+
 T = TypeVar("T")
 
 
@@ -38,6 +40,7 @@ class _Worker(threading.Thread):
         super().__init__(name=name, daemon=True)
         self.job: Job[object] | None = None
         self.started = 0.0
+        self.starved = False  # it had no memory for a job, and goes on with none
         self._finished = finished
         self._jobs: deque[Job[object]] = deque()
         self._go = threading.Semaphore(0)
@@ -68,7 +71,9 @@ class _Worker(threading.Thread):
                     job.run()
             except IndexError:
                 self.job = None
-                self._finished.put(self)
+            except MemoryError:
+                self.starved = True
+            self._finished.put(self)
 
 
 class Crew:
@@ -94,7 +99,12 @@ class Crew:
         return len(self._idle) == self._count
 
     def start(self, jobs: Sequence[Job[T]], *, split: bool) -> None:
-        """Begin the jobs: one after another on one thread, or `split` on a thread each."""
+        """Begin the jobs: one after another on one thread, or `split` on a thread each.
+
+        Raises:
+            MemoryError: an earlier one has ended for want of it.
+            NoThreadError: there is no thread for them; nobody will do them.
+        """
         while not self._finished.empty():
             self._retire(self._finished.get())
         lanes = [[job] for job in jobs] if split else [list(jobs)]
@@ -110,6 +120,10 @@ class Crew:
         A job that takes longer than `deadline_seconds` is overdue: its thread is left to it, and
         what was to follow it goes on, on a thread each: they have waited enough. Without `block`,
         only look; then nobody waits, and one thread does for them.
+
+        Raises:
+            MemoryError: a job has ended for want of it, and will never be done.
+            NoThreadError: there is no thread to go on with.
         """
         while self._busy:
             due = min(worker.started for worker in self._busy) + deadline_seconds
@@ -122,6 +136,8 @@ class Crew:
 
     def _retire(self, worker: _Worker) -> None:
         """Take a worker back that has done its jobs, in time or late."""
+        if worker.starved:
+            raise MemoryError
         if worker in self._busy:
             self._busy.remove(worker)
         self._idle.append(worker)
@@ -136,7 +152,7 @@ class Crew:
                 self.start(worker.take_back(), split=split)
 
     def _hire(self) -> _Worker:
+        worker = _Worker(f"{self._name}-{self._count + 1}", self._finished)
+        start(worker)
         self._count += 1
-        worker = _Worker(f"{self._name}-{self._count}", self._finished)
-        worker.start()
         return worker

@@ -18,6 +18,7 @@ from exporter.scaleout.model import EventKind, RuleEvent
 from exporter.scaleout.service import Scaleout
 from exporter.snapshot import Snapshot
 from exporter.statuspage import Past
+from exporter.threads import NoThreadError
 from exporter.xid import Monitor, SeenGpu
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ class Pipeline:
 
         Raises:
             DriverGoneError: the driver was unloaded or replaced under us.
+            MemoryError: there is not enough for this process to be trusted any more.
+            NoThreadError: likewise.
         """
         try:
             snapshot = self._poller.tick(watched=self._xids.is_watching)
@@ -135,8 +138,15 @@ def _log(event: RuleEvent) -> None:
 
 @contextmanager
 def contained(part: str) -> Iterator[None]:
-    """Keep a fault of ours in one part from stopping the others; log it with its traceback."""
+    """Keep a fault of ours in one part from stopping the others; log it with its traceback.
+
+    Raises:
+        MemoryError: there is not enough for this process to be trusted any more.
+        NoThreadError: likewise.
+    """
     try:
         yield
+    except (MemoryError, NoThreadError):
+        raise
     except Exception:
         log.exception("a fault in %s", part)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 
 from apscheduler.executors.debug import DebugExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -33,6 +35,9 @@ class Ticking:
         self._monotonic = monotonic
         self._seconds = 0.0
         self._offset = wall() - monotonic()
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+        self._busy = threading.Lock()
         self._scheduler = BackgroundScheduler(
             timezone=timezone.utc,
             # Jobs run one after another in the scheduler's own thread: the poller has one writer.
@@ -49,9 +54,14 @@ class Ticking:
             self._seconds = seconds
             self._begin()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether there will be another tick, however late this one is."""
+        return self._thread is None or self._thread.is_alive()
+
     def between(self, work: Callable[[], None]) -> None:
         """Do something once, between two ticks."""
-        self._scheduler.add_job(work, misfire_grace_time=None)
+        self._scheduler.add_job(partial(self._run, work), misfire_grace_time=None)
 
     def look(self) -> None:
         """Tick at once if the wall clock was set back: the next tick would be as far away."""
@@ -59,9 +69,21 @@ class Ticking:
         if before - self._offset > SET_BACK_SECONDS:
             self._begin()
 
+    def stop(self, patience_seconds: float) -> None:
+        """Begin no tick any more; wait for the one under way, but not for one that hangs."""
+        self._stopped = True
+        if self._busy.acquire(timeout=patience_seconds):
+            self._busy.release()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        self._thread = threading.current_thread()
+        with self._busy:
+            if not self._stopped:
+                work()
+
     def _begin(self) -> None:
         self._scheduler.add_job(
-            self._tick,
+            partial(self._run, self._tick),
             _Steady(self._seconds),
             id="tick",
             next_run_time=datetime.now(timezone.utc),

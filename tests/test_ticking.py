@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from queue import Empty, Queue
+from threading import Event
 
 import pytest
 from hypothesis import given
@@ -69,6 +70,44 @@ def test_work_between_two_ticks_is_done_once() -> None:
         assert ticks.get(timeout=PATIENCE_SECONDS) == "work"
         with pytest.raises(Empty):
             ticks.get(timeout=0.05)
+
+
+def test_no_tick_begins_after_the_end_and_one_that_hangs_is_left() -> None:
+    """What ticks use may be closed then; who ends waits for the tick under way, in bounds."""
+    with _ticking(Clock(), Clock()) as (ticking, ticks):
+        ticks.get(timeout=PATIENCE_SECONDS)
+        hung, released = Event(), Event()
+
+        def hang() -> None:
+            hung.set()
+            released.wait()
+
+        ticking.between(hang)
+        hung.wait()
+        ticking.stop(0.01)
+        released.set()
+        ticking.stop(PATIENCE_SECONDS)
+        ticking.between(lambda: ticks.put("work"))
+        ticking.every(1800.0)
+        with pytest.raises(Empty):
+            ticks.get(timeout=0.05)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_death_of_the_thread_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """APScheduler's own code may end it, for want of memory: no tick would come any more."""
+    with _ticking(Clock(), Clock()) as (ticking, ticks):
+        ticks.get(timeout=PATIENCE_SECONDS)
+        assert ticking.is_alive
+
+        def starve() -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(ticking._scheduler, "_process_jobs", starve)
+        ticking.every(1800.0)
+        assert ticking._thread is not None
+        ticking._thread.join(PATIENCE_SECONDS)
+        assert not ticking.is_alive
 
 
 @contextmanager

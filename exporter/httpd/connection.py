@@ -223,10 +223,11 @@ class Connection(asyncio.BufferedProtocol):
         try:
             response = self._call(incoming, target) if isinstance(target, Route) else target
             start = self._head(response)
+        except MemoryError:
+            raise
         except Exception as error:  # noqa: BLE001  a handler's fault costs only its own answer
             logger.error("the handler of %s failed: %r", incoming.path, error)
-            detail = "the handler failed, the log says why"
-            response = problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+            response = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the handler failed, see the log")
             start = self._head(response)
         self._write(incoming.method, response, start)
 

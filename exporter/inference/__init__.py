@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from exporter.config import InferenceServer
 from exporter.config.groups import indexes
 from exporter.inference_view import InferenceView, Server
+from exporter.threads import start
 
 if TYPE_CHECKING:
     from exporter.inference.reader import Reader  # only a config with servers needs it
@@ -55,7 +56,7 @@ class Inference:
         from exporter.inference.reader import Reader  # noqa: PLC0415  see above
 
         reader = Reader(server, self._count)
-        reader.start()
+        start(reader)
         return reader
 
     def _count(self, error: str) -> None:

@@ -7,6 +7,7 @@ import threading
 from queue import Queue
 
 from exporter.recorder.archive import Archive, Command, Status
+from exporter.threads import start
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +32,13 @@ class Writer:
         return self._commands.unfinished_tasks
 
     def put(self, command: Command) -> None:
-        """Have a command carried out; does not wait."""
+        """Have a command carried out; does not wait.
+
+        Raises:
+            NoThreadError: there is no thread to do it.
+        """
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
-            self._thread.start()
+            self._thread = start(threading.Thread(target=self._run, name="recorder", daemon=True))
         self._commands.put(command)
 
     def close(self, timeout_seconds: float) -> None:

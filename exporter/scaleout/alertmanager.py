@@ -15,6 +15,7 @@ from exporter.scaleout.client import Answer, HttpClient, HttpFailedError
 from exporter.scaleout.clock import Clock, rfc3339
 from exporter.scaleout.model import Attempt, Delivery, Outcome
 from exporter.scaleout.records import RESOLVED, Episode
+from exporter.threads import start
 
 logger = logging.getLogger(__name__)
 
@@ -154,8 +155,9 @@ class AlertmanagerPush:
     def _keep_sending(self) -> None:
         if self._thread is None and not self._closed:
             self._due = self._clock.since_boot() + self._config.resend_delay_seconds
-            self._thread = threading.Thread(target=self._send_again, name=self.target, daemon=True)
-            self._thread.start()
+            self._thread = start(
+                threading.Thread(target=self._send_again, name=self.target, daemon=True)
+            )
 
     def _send_now(self) -> None:
         self._due = self._clock.since_boot()

@@ -24,6 +24,7 @@ from exporter.scaleout.model import Attempt, Delivery, Outcome
 from exporter.scaleout.outbox import Outbox, OutboxUnavailableError
 from exporter.scaleout.receivers import Target
 from exporter.scaleout.records import Row
+from exporter.threads import NoThreadError, start
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +86,15 @@ class Sender:
         self.thread: threading.Thread | None = None
 
     def wake(self) -> None:
-        """Look at the outbox; the first call starts the thread."""
+        """Look at the outbox; the first call starts the thread.
+
+        Raises:
+            NoThreadError: there is none for it.
+        """
         with self._starting:  # rules and Alertmanager tell of events in two threads
             if self.thread is None:
                 name = self.target.receiver.target
-                self.thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self.thread.start()
+                self.thread = start(threading.Thread(target=self._run, name=name, daemon=True))
         self._news.set()
 
     @property
@@ -153,6 +157,8 @@ class Sender:
                 attempt = Attempt(Outcome.DRY_RUN)
             else:
                 attempt = self.target.receiver.deliver(delivery)
+        except (MemoryError, NoThreadError):
+            attempt = Attempt(Outcome.RETRY, error="out of memory or threads")
         except Exception as error:  # a bug in one receiver must not end the deliveries to it
             log.exception("%s: a fault of ours", self.target.receiver.target)
             attempt = Attempt(Outcome.RETRY, error=f"a fault of ours: {type(error).__name__}")

@@ -8,6 +8,8 @@ import time
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
+from exporter.threads import start
+
 Address = tuple[int, int, int, str, Any]  # as getaddrinfo gives it
 
 
@@ -30,6 +32,7 @@ class Resolver:
         Raises:
             ResolveError: There are none, or link-local ones only.
             TimeoutError: The resolver has not answered.
+            NoThreadError: There is no thread to ask it in.
         """
         if self._thread is not None and self._thread.is_alive():
             raise ResolveError("the resolver has not answered an earlier question yet")
@@ -42,8 +45,8 @@ class Resolver:
             except (OSError, UnicodeError) as error:
                 problem.append(getattr(error, "strerror", None) or "is not a name")
 
-        self._thread = threading.Thread(target=look_up, name="scaleout-resolver", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=look_up, name="scaleout-resolver", daemon=True)
+        self._thread = start(thread)
         self._thread.join(max(deadline - time.monotonic(), 0.0))
         if self._thread.is_alive():
             raise TimeoutError

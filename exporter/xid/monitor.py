@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from exporter.sampling import Driver, Fault, FoundGpu
+from exporter.threads import start
 from exporter.xid.kernel_log import KernelLog, Opener
 from exporter.xid.ledger import Count, Event, Ledger, Pair, Result, Source
 from exporter.xid.store import Store
@@ -63,7 +64,7 @@ class Monitor:
             self._started_at = time.monotonic()
             if self._openers:
                 self._log = KernelLog(self._openers, self._ledger, self._save)
-                self._log.start()
+                start(self._log)
         elif not on and self._started_at is not None:
             self.stop()
 
@@ -119,7 +120,7 @@ class Monitor:
             watcher.gpus = gpus
         elif gpus:
             self._watcher = Watcher(self._driver, gpus, self._on_event)
-            self._watcher.start()
+            start(self._watcher)
 
     def _on_event(self, uuid: str, xid: int) -> None:
         """Count what NVML tells. Called by the watcher's thread."""
