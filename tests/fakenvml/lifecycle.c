@@ -31,7 +31,7 @@ static nvmlReturn_t initialise(SymbolId counted)
     log_open();
     if (atomic_load(&init_references) == 0)
         scenario_load(false);
-    __attribute__((cleanup(call_leave))) Call call = {.symbol = SYM_nvmlInitWithFlags};
+    __attribute__((cleanup(call_leave))) Call call = {.symbol = SYM_nvmlInitWithFlags, .column = NO_GPU};
     call_resume(&call);
     call.counted = log_begin(counted, NO_GPU);
     nvmlReturn_t ret = call_faults(&call);
