@@ -59,6 +59,7 @@ class Crowd:
     manners: Sequence[Manner]
     count: int
     storms: bool
+    source: str = "127.0.0.1"
     longest_stay_seconds: float = 0.0
     thrown_out: int = 0
     connected: threading.Event = field(default_factory=threading.Event)
@@ -99,6 +100,7 @@ class Crowd:
         if not manner.reads:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.settimeout(PATIENCE_SECONDS)
+        sock.bind((self.source, 0))
         sock.connect(("127.0.0.1", self.port))
         sock.setblocking(False)
         now = time.monotonic()
@@ -136,10 +138,15 @@ class Crowd:
 
 @contextlib.contextmanager
 def crowd(
-    port: int, count: int, manners: Sequence[Manner] = MANNERS, *, storms: bool = False
+    port: int,
+    count: int,
+    manners: Sequence[Manner] = MANNERS,
+    *,
+    storms: bool = False,
+    source: str = "127.0.0.1",
 ) -> Iterator[Crowd]:
-    """Besiege a port while the context lasts; all have come when it begins."""
-    clients = Crowd(port, manners, count, storms)
+    """Besiege a port from an address while the context lasts; all have come when it begins."""
+    clients = Crowd(port, manners, count, storms, source)
     thread = threading.Thread(target=clients.run)
     thread.start()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from http_client import (
 )
 
 from exporter.httpd import Limits, Request, Response, Route
-from exporter.httpd.connection import Stage
+from exporter.httpd.connection import Connection, Stage
 
 __all__ = ["silent_log"]  # for pytest
 
@@ -281,6 +282,18 @@ def test_first_of_a_flood_is_answered() -> None:
             stack.enter_context(connect(running.port))
         may.set()
         assert first.answer().status == 200
+
+
+def test_making_room_for_one_who_is_gone() -> None:
+    """A connection may be closed for another when its client has left and nothing speaks to it."""
+    with serving(ROUTES) as running:
+
+        async def accepted_and_gone() -> None:
+            with socket.socket() as sock:  # not connected any more
+                Connection(running.server._shared, sock, "127.0.0.1").abort()
+
+        gone = asyncio.run_coroutine_threadsafe(accepted_and_gone(), running.loop)
+        gone.result(PATIENCE_SECONDS)
 
 
 def test_kernel_keeps_little() -> None:

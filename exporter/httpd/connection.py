@@ -61,6 +61,7 @@ class Connection(asyncio.BufferedProtocol):
         self._incoming: Incoming | None = None  # None between requests
         self._verdict: asyncio.Future[Verdict] | None = None  # that the request waits for
         self._rest = memoryview(b"")  # of the answer
+        self._write_bytes = WRITE_BYTES
         self._keep_alive = True
         self._blocked = False
         self._discarded_bytes = 0
@@ -68,18 +69,15 @@ class Connection(asyncio.BufferedProtocol):
         self.stage = Stage.READING
         self.deadline = self._loop.time() + shared.limits.request_seconds
 
-    @property
-    def worth(self) -> int:
-        """What is lowest is closed first, the oldest of that: an honest client is quick."""
-        return min(self.stage, Stage.READING)
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note the transport, and the certificate that its client has shown."""
         self._transport = cast(asyncio.Transport, transport)
         self._sock = None
-        # A TLS transport begins with session tickets to send: at 0 it would pause, for ever.
-        plain = self._transport.can_write_eof()
-        self._transport.set_write_buffer_limits(high=0 if plain else TLS_RECORD_BYTES)
+        if self._transport.can_write_eof():
+            self._transport.set_write_buffer_limits(high=0)
+        else:  # TLS begins with session tickets to send: at 0 it would pause, for ever
+            self._transport.set_write_buffer_limits(high=TLS_RECORD_BYTES)
+            self._write_bytes = TLS_RECORD_BYTES  # which is copied several times
         self._certificate = transport.get_extra_info("peercert")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -136,11 +134,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close the connection now."""
-        with contextlib.suppress(OSError):  # gone already
-            if self._sock is not None:
+        if self._sock is not None:
+            with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)  # ends the handshake
-                return
-            if self.stage is Stage.WRITING:  # the kernel would keep the answer for minutes
+            return
+        if self.stage is Stage.WRITING:  # the kernel would keep the answer for minutes
+            with contextlib.suppress(OSError):
                 sock = self._transport.get_extra_info("socket")
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self._transport.abort()
@@ -247,14 +246,15 @@ class Connection(asyncio.BufferedProtocol):
     def _write(self, method: str, response: Response, start: bytes) -> None:
         self.stage = Stage.WRITING
         body = memoryview(b"" if method == "HEAD" else response.body)
-        self._rest = body[WRITE_BYTES:]
+        self._rest = body[self._write_bytes :]
         # Head and body in one write: apart, Nagle and delayed acknowledgements cost 40 ms.
-        self._transport.write(b"".join((start, body[:WRITE_BYTES])))
+        self._transport.write(b"".join((start, body[: self._write_bytes])))
         self._write_rest()
 
     def _write_rest(self) -> None:
         while self._rest and not self._blocked and not self._transport.is_closing():
-            piece, self._rest = self._rest[:WRITE_BYTES], self._rest[WRITE_BYTES:]
+            size = self._write_bytes
+            piece, self._rest = self._rest[:size], self._rest[size:]
             self._transport.write(piece)
         if self._transport.is_closing():
             return

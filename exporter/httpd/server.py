@@ -9,10 +9,11 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 
-from exporter.httpd.connection import Connection, Shared
+from exporter.httpd.connection import Connection, Shared, Stage
 from exporter.httpd.gate import Gate
 from exporter.httpd.listen import listen
 from exporter.httpd.message import Limits, Route, peer_of
+from exporter.httpd.tls import shake_hands
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,13 @@ class Server:
 
     def _drop_least(self) -> None:
         held = Counter(connection.client for connection in self._connections)
-        self._drop(min(self._connections, key=lambda c: (-held[c.client], c.worth, c.deadline)))
+
+        def worth(connection: Connection) -> tuple[int, Stage, float]:
+            # To ask and to take the answer are worth the same: who is honest is quick at both.
+            stage = min(connection.stage, Stage.READING)
+            return -held[connection.client], stage, connection.deadline
+
+        self._drop(min(self._connections, key=worth))
 
     def _accept_on_all(self) -> None:
         self._accept_timer = None
@@ -165,15 +172,19 @@ class Server:
             self._accept_timer = loop.call_later(ACCEPT_PAUSE_SECONDS, self._accept_on_all)
 
     async def _admit(self, connection: Connection, sock: socket.socket, peer: str) -> None:
+        loop = asyncio.get_running_loop()
         context = None if self._gate is None else self._gate.context()
-        seconds = None if context is None else self._limits.request_seconds
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection, sock, ssl=context, ssl_handshake_timeout=seconds
-            )
+            if context is None:
+                await loop.connect_accepted_socket(lambda: connection, sock)
+            else:
+                await shake_hands(connection, sock, context, self._limits.request_seconds)
         except OSError as error:  # TLS errors are OSErrors too
             self._connections.discard(connection)
             self._tell_handshake(peer, error)
+            # Its frames hold all of the connection and, in asyncio, the error itself: 45 KiB each
+            # time that only the garbage collector would find, some day.
+            error.__traceback__ = None
 
     def _tell_handshake(self, peer: str, error: OSError) -> None:
         """Log why a handshake failed, now and then: asyncio tells the client nothing of it."""
