@@ -9,6 +9,7 @@ import pytest
 from chaos import ROUNDS
 from chaos_world import World, world
 from fake_nvml import FakeNvml, build
+from hypothesis import settings
 from nvml_loaded import Node, loaded
 from packaged import Packages
 from packaged import build as build_packages
@@ -18,6 +19,10 @@ from exporter.device import NvmlDevice
 
 CACHE = Path(__file__).parents[1] / ".cache"
 
+# Properties see the same examples on every machine; a long storm finds new ones.
+settings.register_profile("ours", derandomize=ROUNDS == 1, deadline=None)
+settings.load_profile("ours")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --update."""
@@ -26,14 +31,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare our marks."""
-    config.addinivalue_line("markers", "slow: takes seconds; runs after the fast tests")
+    config.addinivalue_line(
+        "markers", "slow(seconds): takes seconds, about so many; runs after the fast tests"
+    )
     config.addinivalue_line(
         "markers", "chaos(long): faults and hostility, CHAOS_ROUNDS times; `long`: only if above 1"
     )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run fast tests first. Side by side, a file's tests stay together: they share fixtures.
+    """Run fast tests first, then the longest. Those of a file stay together: they share fixtures.
 
     Those that only a long storm has are left out of a short one.
     """
@@ -42,7 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
     late = {item: any(map(item.get_closest_marker, ("slow", "chaos"))) for item in items}
-    items.sort(key=lambda item: late[item])
+    items.sort(key=lambda item: (late[item], -_seconds(item)))
     for item in items:
         group = "packages" if "packages" in getattr(item, "fixturenames", ()) else item.path.name
         item.add_marker(pytest.mark.xdist_group(f"{group} {late[item]}"))
@@ -50,6 +57,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_long(item: pytest.Item) -> bool:
     return any(mark.kwargs.get("long") for mark in item.iter_markers("chaos"))
+
+
+def _seconds(item: pytest.Item) -> float:
+    return max((sum(mark.args) for mark in item.iter_markers("slow")), default=0.0)
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ EQUIVALENT = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(60)
 @pytest.mark.timeout(600)
 def test_no_mistake_in_a_rule_goes_unnoticed(tmp_path: Path) -> None:
     """No mutant of a rule passes the unit tests, but for those that are no mistakes."""

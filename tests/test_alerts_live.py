@@ -127,7 +127,7 @@ def silenced(one: Alertmanager) -> list[bool]:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 def test_a_node_is_watched_from_fault_to_all_clear(tmp_path: Path) -> None:
     """Each receiver hears what is its own; a dead node pages once and silences the rest."""
     (tmp_path / "prometheus").mkdir()

@@ -213,11 +213,22 @@ def http(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+def without_variables(value: Any) -> Any:
+    """Return a template's value with its dollars written as a template has them."""
+    if isinstance(value, str):
+        return value.replace("$", "$$")
+    if isinstance(value, list):
+        return [without_variables(one) for one in value]
+    if isinstance(value, dict):
+        return {key.replace("$", "$$"): without_variables(one) for key, one in value.items()}
+    return value
+
+
 @st.composite
 def receivers(draw: st.DrawFn) -> Receiver:
     """Draw a receiver."""
     url = f"{draw(st.sampled_from(['http', 'https']))}://{draw(HOST)}/"
-    template = draw(st.none() | ANYTHING)
+    template = draw(st.none() | ANYTHING.map(without_variables))
     by_file = draw(SWITCH)
     webhook = WebhookConfig(
         url=None if by_file else url,

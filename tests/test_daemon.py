@@ -173,7 +173,7 @@ def test_a_library_that_cannot_be_loaded_leaves_the_host(tmp_path: Path) -> None
         assert "install the NVIDIA driver, or mount its library into the container" in said
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_a_driver_that_comes_late_is_picked_up(fake: FakeNvml) -> None:
     """While its module is not loaded, that is said once; then all GPUs are there."""
     fake.set({"init.ret": 9})

@@ -63,7 +63,7 @@ class Consumers:
             assert built.page.startswith(b"<!doctype html>")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(65)
 @pytest.mark.timeout(7200)
 def test_any_driver(node: Node, liar: Liar, caplog: pytest.LogCaptureFixture) -> None:
     """Each value was answered for its page and is within its unit's bounds; no fault is ours.

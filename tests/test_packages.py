@@ -17,7 +17,7 @@ from packaged import MACHINE, Packages, install
 
 from exporter import __version__
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow(40), pytest.mark.timeout(300)]
 
 UNIT = "gpu-node-exporter.service"
 CONFIG = "/etc/gpu-node-exporter/config.yml"

@@ -21,7 +21,7 @@ USUAL_SCRAPES = 2
 USUAL_PATIENCE_SECONDS = 60.0  # the first comes within 15 s, the second 15 s after it
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 def test_prometheus_scrapes_without_a_complaint(tmp_path: Path) -> None:
     """At 1 s and at 15 s: up, every sample of our page taken, not one warning, rates that fit."""
     with contextlib.ExitStack() as stack:

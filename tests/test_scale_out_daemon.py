@@ -47,7 +47,7 @@ def secret_file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_sustained_load_is_recorded_and_asked_for_once(fake: FakeNvml, secret_file: Path) -> None:
     """A step to 100 %: one signed request after 10 s, and a recording that began before the step.
 

@@ -14,7 +14,7 @@ from packaged import Packages, install
 from standardwebhooks import Webhook
 from web_files import TLS, WebFiles, users
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow(40), pytest.mark.timeout(300)]
 
 UNIT = "gpu-node-exporter.service"
 BRISK = "poll: {fast: 250ms, deadline: 100ms}\n"
