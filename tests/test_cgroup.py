@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from chaos import ROUNDS
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.cgroup import Attribution, attribution
@@ -178,6 +179,8 @@ NAMES = st.one_of(
 )
 
 
+@pytest.mark.chaos
+@settings(max_examples=100 * ROUNDS)
 @given(
     st.one_of(
         st.text(),

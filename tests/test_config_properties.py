@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from chaos import ROUNDS
 from config_writer import written
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -44,9 +45,13 @@ from exporter.config import (
 )
 from exporter.schema import Key
 
+pytestmark = pytest.mark.chaos
+
 COLLECTORS = ["memory", "power", "temperature"]
 METRICS = ["gpu_power_watts", "gpu_utilization_ratio"]
-UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+UNTIMED = settings(
+    max_examples=100 * ROUNDS, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 LOADERS = [yaml.SafeLoader, *([yaml.CSafeLoader] if yaml.__with_libyaml__ else [])]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chaos import ROUNDS
 from daemon import COMMAND
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from exporter.fit.model import Model, ModelError, complete, from_config
+from exporter.fit.model import GATED, KEYS, Model, ModelError, complete, from_config
 from exporter.fit.parts import (
     Activations,
     Training,
@@ -369,3 +371,53 @@ def test_what_is_not_known_is_not_counted_as_nothing() -> None:
     assert "KV cache                        ?" in done.stdout
     assert "more is needed than the total says" in done.stdout
     assert "what is known of fits" in done.stdout
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+COUNTS = st.integers(1, 100) | st.integers(1, 1 << 40)
+SHAPES = st.fixed_dictionaries(
+    {"model_type": st.sampled_from(sorted(GATED)) | JSON},
+    optional=dict.fromkeys(
+        [*(keys[0] for keys in KEYS.values()), "tie_word_embeddings", "text_config"], COUNTS | JSON
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file that each example of a property writes anew."""
+    return tmp_path_factory.mktemp("fit") / "config.json"
+
+
+@pytest.mark.chaos
+@settings(max_examples=150 * ROUNDS, deadline=None)
+@given(
+    data=st.binary() | st.one_of(SHAPES, JSON).map(lambda value: json.dumps(value).encode()),
+    parameters=st.none() | st.just(13e9),
+)
+@example(data=b'{"model_type": []}', parameters=None)
+@example(data=b"[" * 100_000, parameters=None)
+@example(data=b'{"vocab_size": ' + b"9" * 5000 + b"}", parameters=13e9)
+@example(
+    data=b'{"model_type": "llama", "hidden_size": 4, "num_attention_heads": 8, "vocab_size": 1,'
+    b' "num_hidden_layers": 1, "intermediate_size": 1}',
+    parameters=None,
+)
+def test_any_config_is_a_model_or_a_mistake(
+    data: bytes, parameters: float | None, scratch: Path
+) -> None:
+    """Whatever config.json holds: a model with a need, or one line that names a cause."""
+    scratch.write_bytes(data)
+    mistake = ""
+    try:
+        model = from_config(scratch, parameters)
+    except ModelError as bad:
+        mistake = str(bad)
+    else:
+        assert 0 < need(model, TRAINING, 1).total_bytes < float("inf")
+    assert not mistake or re.fullmatch(rf"{scratch}: \S.*; \S.*", mistake)
+    assert "lacks ;" not in mistake

@@ -8,11 +8,14 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from itertools import repeat
 from socket import socket
 
 import pytest
+from chaos import ROUNDS
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from inference_pages import Asker, page
 from rules_feed import EPOCH, engine, node
 from scaleout_peers import Reply, read_request, rude, serving, until_closed, wait_until
@@ -330,6 +333,21 @@ def nonsense(connection: socket) -> None:
     until_closed(connection)
 
 
+def blanks_in_head(connection: socket) -> None:
+    """Send what h11 would look at for a second, with the interpreter held."""
+    read_request(connection)
+    connection.sendall(HEAD + b"X:" + b" \t" * 8000 + b"\x00\r\n\r\n")
+    until_closed(connection)
+
+
+def blanks_in_trailers(connection: socket) -> None:
+    """The same behind the page."""
+    read_request(connection)
+    connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX:")
+    connection.sendall(b" " * 16000 + b"\x00\r\n\r\n")
+    until_closed(connection)
+
+
 @pytest.mark.parametrize(
     ("behave", "error"),
     [
@@ -340,6 +358,8 @@ def nonsense(connection: socket) -> None:
         (endless_head, {"protocol"}),
         (cut, {"protocol"}),
         (nonsense, {"protocol"}),
+        (blanks_in_head, {"too_large"}),
+        (blanks_in_trailers, {"too_large"}),
         (until_closed, {"protocol"}),
     ],
 )
@@ -480,3 +500,23 @@ def test_token_is_sent(tmp_path_factory: pytest.TempPathFactory) -> None:
         wait_until(lambda: loads(inference.view(time.monotonic()))["a"])
         inference.stop()
         assert peer.said[0].headers["authorization"] == "Bearer s3cret"
+
+
+WORDS = st.sampled_from(
+    ["vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:gpu_cache_usage_perc",
+     "vllm:e2e_request_latency_seconds_bucket", "nv_inference_pending_request_count", "# TYPE ",
+     "tgi_queue_size", '{le="', '"}', '{model_name="', "+Inf", " ", "\t", "\n", "\r", "1", "-1",
+     "1e999", "NaN", "gauge", "histogram", "summary", " # {} 1", "\\", '"', ",", "{}", "{", "\x00",
+     "é", " " * 300]
+)  # fmt: skip
+LINES = st.lists(WORDS, max_size=60).map("".join)
+
+
+@pytest.mark.chaos
+@settings(max_examples=150 * ROUNDS, deadline=None)
+@given(st.binary() | LINES.map(str.encode), st.sampled_from(["auto", "vllm", "tgi", "triton"]))
+def test_any_page_is_read(data: bytes, kind: str) -> None:
+    """Whatever a page holds, what is told of it is finite and not negative, or not there."""
+    _, load, _ = said(data, kind)
+    for value in astuple(load):
+        assert value is None or (math.isfinite(value) and value >= 0)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chaos import ROUNDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from posts import (
@@ -308,14 +309,16 @@ def assert_sound(body: bytes, headers: Mapping[str, str]) -> None:
         assert queue.taken == []
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.chaos
+@settings(max_examples=200 * ROUNDS, deadline=None)
 @given(st.binary(), st.dictionaries(st.sampled_from(["content_type", "authorization"]), st.text()))
 def test_any_bytes(body: bytes, headers: dict[str, str]) -> None:
     """Whatever arrives, there is an answer."""
     assert_sound(body, headers)
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.chaos
+@settings(max_examples=300 * ROUNDS, deadline=None)
 @given(
     st.sampled_from(RECORDED),
     st.lists(st.tuples(st.integers(0, 1 << 16), st.binary(max_size=3)), max_size=4),
@@ -329,7 +332,8 @@ def test_damaged_bytes(name: str, damage: list[tuple[int, bytes]]) -> None:
     assert_sound(body, {})
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.chaos
+@settings(max_examples=300 * ROUNDS, deadline=None)
 @given(st.sampled_from(RECORDED), st.data())
 def test_odd_values(name: str, data: st.DataObject) -> None:
     """A recorded body with anything in place of one of its values has an answer."""

@@ -7,9 +7,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from chaos import ROUNDS
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from exporter.gpu.power import Power
 from exporter.httpd import Request
+from exporter.httpd.message import head
 from exporter.sampling import DriverInfo, Fault
 from exporter.snapshot import Build, Gpu, Reload, Snapshot
 from exporter.statuspage import Past, StatusPage
@@ -201,3 +205,34 @@ def test_page_for_people_and_its_json() -> None:
     assert (status, headers["Content-Type"]) == (200, "application/json")
     assert headers["Cache-Control"] == "no-store"
     assert json.loads(text)["gpus"][0]["power_watts"] == 250.0
+
+
+HEADERS = ("accept", "accept-encoding", "sec-fetch-site", "authorization", "content-type", "host")
+VALUES = st.text(st.characters(max_codepoint=255), max_size=40) | st.lists(
+    st.sampled_from(
+        ["text/plain", "application/openmetrics-text", "gzip", "*", "*/*", ";", ",", "q=", "=", "0",
+         "1e999", "version", "1.0.0", " ", "\t", "nan", '"']
+    ),
+    max_size=12,
+).map("".join)  # fmt: skip
+
+
+@pytest.mark.chaos
+@settings(max_examples=100 * ROUNDS, deadline=None)
+@given(
+    st.sampled_from(sorted(Site(FRESH)._routes)),
+    st.dictionaries(st.sampled_from(HEADERS), VALUES),
+    VALUES,
+    st.sampled_from(["127.0.0.1", "10.0.0.7", "", "fe80::1%eth0", "x"]),
+)
+def test_any_request_has_an_answer(
+    path: str, headers: dict[str, str], query: str, peer: str
+) -> None:
+    """Whatever a client says of itself, every door answers as it should, in a form that is sent."""
+    route = Site(FRESH)._routes[path]
+    answer = route.handler(Request(route.methods[0], path, query, headers, b"", peer))
+    allowed = {200, 403} if path == "/-/reload" else {200}
+    assert answer.status in allowed
+    assert head(answer, keep_alive=True)
+    if answer.status == 200 and path == "/-/reload":
+        assert peer == "127.0.0.1"

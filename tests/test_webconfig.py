@@ -10,6 +10,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
+from chaos import ROUNDS
 from config_writer import key_of
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -279,7 +280,8 @@ PIECES = st.lists(st.sampled_from([*KEYS, *MARKS]), max_size=40)
 FILES = st.binary() | PIECES.map(lambda pieces: "".join(pieces).encode())
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.chaos
+@settings(max_examples=100 * ROUNDS, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=FILES)
 @example(data=b"tls_server_config: {cert_file: /dev/null, key_file: /dev/null}")
 @example(data=b"tls_server_config: {cert_file: ., key_file: .}")
@@ -310,7 +312,12 @@ GO_VALUES: Mapping[str, Sequence[object]] = {
 }
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.chaos
+@settings(
+    max_examples=100 * ROUNDS,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     chosen=st.fixed_dictionaries({}, optional={k: st.sampled_from(v) for k, v in GO_VALUES.items()})
 )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+from chaos import ROUNDS
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from exporter.xid.journal import _record
 from exporter.xid.kernel_log import Record
@@ -133,3 +137,44 @@ def test_records_of_the_journal() -> None:
     for entry in broken:
         assert _record(json.dumps(entry).encode()) is None, entry
     assert _record(b"-- No entries --") is None
+
+
+PARTS = st.sampled_from(
+    ["NVRM: Xid", " (PCI:", "0000:3b:00", ".0", "): ", "79", ", pid=", "'<unknown>'", ", name=",
+     "\n", "NVRM: GPU ", ": GPU has", " fallen off the bus", " ", "\x00", "\\x0a", "\u0667",
+     "\ud800", ";"]
+)  # fmt: skip
+TEXTS = st.lists(PARTS, max_size=12).map("".join) | st.text(max_size=50)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 300) | st.floats() | TEXTS | st.just(10**30),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@pytest.mark.chaos
+@settings(max_examples=200 * ROUNDS, deadline=None)
+@given(
+    st.binary(max_size=200)
+    | TEXTS.map(lambda text: b"4,1,1,-;" + text.encode(errors="replace"))
+    | st.dictionaries(st.sampled_from(sorted({**KERNEL, **FORGED})), VALUES).map(
+        lambda entry: json.dumps({**KERNEL, **entry}).encode()
+    )
+)
+@example(b'{"MESSAGE":' + b"[" * 100_000)
+@example(json.dumps({**KERNEL, "SYSLOG_FACILITY": float("inf")}).encode())
+@example(json.dumps({**KERNEL, "SYSLOG_FACILITY": "9" * 5000}).encode())
+@example(json.dumps({**KERNEL, "MESSAGE": "NVRM: Xid (PCI:0000:3b:00): 79, pid=\ud800"}).encode())
+def test_any_line_is_a_record_or_none(line: bytes) -> None:
+    """Whatever the kernel log holds is a record or none; its text an XID, none, or malformed."""
+    for record in (record_of(line), _record(line)):
+        if record is None:
+            continue
+        try:
+            told = parse(record.message)
+        except MalformedError:
+            continue
+        if told is not None:
+            assert re.fullmatch(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.0", told.pci_bus_id)
+            assert 0 < told.xid < 100_000
+            told.pid.encode()

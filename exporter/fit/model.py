@@ -98,7 +98,7 @@ def from_config(path: Path, parameters: float | None = None) -> Model:
     text = config.get("text_config")  # of a model that also sees or hears
     config = {**config, **text} if isinstance(text, dict) else config
     found = {name: _number(path, config, keys) for name, keys in KEYS.items()}
-    if config.get("use_sliding_window") is False or config.get("model_type") != "mistral":
+    if config.get("use_sliding_window") is False or _kind(config) != "mistral":
         found["window"] = None  # elsewhere only some layers have one: counted as if none had
     if config.get("multi_query") is True:
         found["kv_heads"] = 1
@@ -109,7 +109,7 @@ def from_config(path: Path, parameters: float | None = None) -> Model:
     sizes: dict[str, Any] = found
     shape = complete(Model(parameters or 0.0, **sizes))
     if shape.vocabulary and shape.hidden:
-        is_tied = config.get("tie_word_embeddings", config.get("model_type") in TIED)
+        is_tied = config.get("tie_word_embeddings", _kind(config) in TIED)
         shape = replace(shape, tables=float(shape.vocabulary * shape.hidden * (2 - bool(is_tied))))
     if parameters is not None:
         return shape
@@ -117,13 +117,17 @@ def from_config(path: Path, parameters: float | None = None) -> Model:
 
 
 def _counted(path: Path, config: Mapping[str, Any], shape: Model, experts: int) -> Model:
-    kind = config.get("model_type")
+    kind = _kind(config)
     if kind not in GATED:
         right = f"give --params; only {', '.join(sorted(GATED))} can be counted"
-        raise ModelError(f"{path}: model_type {json.dumps(kind)} cannot be counted; {right}")
+        given = json.dumps(config.get("model_type"))
+        raise ModelError(f"{path}: model_type {given} cannot be counted; {right}")
     hidden, layers, heads = shape.hidden, shape.layers, shape.heads
     kv_heads, head_dim, vocabulary = shape.kv_heads, shape.head_dim, shape.vocabulary
     intermediate = _number(path, config, KEYS["intermediate"])
+    if hidden and heads and head_dim == 0:
+        right = "correct one, or add head_dim"
+        raise ModelError(f"{path}: {heads} heads are more than hidden_size ({hidden}); {right}")
     if not (hidden and layers and heads and kv_heads and head_dim and vocabulary and intermediate):
         missing = [
             KEYS[name][0]
@@ -137,6 +141,11 @@ def _counted(path: Path, config: Mapping[str, Any], shape: Model, experts: int) 
     mlp = 3 * hidden * intermediate * experts + (hidden * experts if experts > 1 else 0)
     total = layers * (attention + biases + mlp + norms) + shape.tables + hidden
     return replace(shape, parameters=float(total))
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    kind = config.get("model_type")
+    return kind if isinstance(kind, str) else ""
 
 
 def _load(path: Path) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import h11
 
 from exporter.config import HttpConfig
+from exporter.httpd.incoming import BLANKS
 from exporter.inference.page import PageError
 from exporter.scaleout.client import USER_AGENT, HttpFailedError, authorization
 from exporter.scaleout.resolver import Resolver
@@ -81,11 +82,16 @@ def _receive(
     take: Callable[[bytes], None],
 ) -> None:
     buffer = bytearray(PIECE_BYTES)
+    before = b""
     while True:
         event = parser.next_event()
         if event is h11.NEED_DATA:
             count = receive_into(buffer)  # past the deadline, a TimeoutError
-            parser.receive_data(bytes(memoryview(buffer)[:count]))
+            data = bytes(memoryview(buffer)[:count])
+            if BLANKS in (before + data).replace(b"\t", b" "):
+                raise PageError("too_large", f"its answer has {len(BLANKS)} blanks in a row")
+            before = data[-len(BLANKS) :]
+            parser.receive_data(data)
         elif isinstance(event, h11.Response):
             _check(event)
         elif isinstance(event, h11.Data):

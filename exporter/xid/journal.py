@@ -102,7 +102,7 @@ class Journal:
 def _object(line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -121,10 +121,11 @@ def _record(line: bytes) -> Record | None:
         message = entry["MESSAGE"]
         if isinstance(message, list):
             message = bytes(message).decode(errors="replace")
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     if not isinstance(message, str):
         return None
     if facility != KERNEL_FACILITY and "SYSLOG_IDENTIFIER" in entry:
         message = f"{entry['SYSLOG_IDENTIFIER']}: {message}"
-    return Record(facility, microseconds, message)
+    # JSON can say half a character (a lone surrogate), which nothing else can.
+    return Record(facility, microseconds, message.encode(errors="replace").decode())
