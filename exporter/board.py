@@ -109,11 +109,10 @@ class Board:
             if not self.job.done:
                 return None
             self.forget()  # a late answer is an old one
-        slow_due = self._is_due(Tier.SLOW, plan, now)
-        if self.found.fault or (self.fault in GIVEN_UP and not slow_due):
-            return None
         others = (Tier.STATIC, Tier.SLOW, Tier.MIG)
         tiers = [tier for tier in others if self._is_due(tier, plan, now)]
+        if self.found.fault or (self.fault in GIVEN_UP and Tier.SLOW not in tiers):
+            return None
         self._mark(tiers, plan, now)
         self.job = self._make_job(driver, plan, (*tiers, Tier.FAST), self._device)
         return self.job

@@ -12,7 +12,7 @@ from apscheduler.executors.debug import DebugExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-LOOK_SECONDS = 0.25  # between two looks at the clocks
+LOOK_SECONDS = 1.0  # between two looks at the clocks; each costs 0.2 ms of CPU
 SET_BACK_SECONDS = 0.1  # less delays a tick by no more than that
 
 

@@ -57,10 +57,9 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(content.replace(old, new))
 
 
-@pytest.mark.usefixtures("recorded")
 def test_memory() -> None:
     """Sizes are bytes, cached holds reclaimable slab, and used is what is not available."""
-    assert shown(memory.METRICS, memory.read()) == {
+    assert shown(memory.METRICS, memory.read(PROC)) == {
         "host_memory_total_bytes": 2113469440 * KIB,
         "host_memory_available_bytes": 1690775552 * KIB,
         "host_memory_used_bytes": (2113469440 - 1690775552) * KIB,
@@ -75,7 +74,7 @@ def test_memory_without_total(proc: Path, line: str) -> None:
     """Without a total the group fails in the way the poller knows, and divides by nothing."""
     edit(proc / "meminfo", "MemTotal:       2113469440 kB", line)
     with pytest.raises(ValueError, match="MemTotal"):
-        memory.read()
+        memory.read(proc)
 
 
 def test_swap() -> None:
@@ -284,7 +283,7 @@ def test_no_thermal_zones(tmp_path: Path) -> None:
 def test_proc_that_shows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its files a group fails as the poller expects, or is absent; nothing turns into 0."""
     monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
-    for read in (memory.read, cpu.read, lambda: swap.read(tmp_path)):
+    for read in (lambda: memory.read(tmp_path), cpu.read, lambda: swap.read(tmp_path)):
         with pytest.raises(OSError, match=str(tmp_path)):
             read()
     absent = shown(pressure.METRICS, pressure.read(tmp_path))

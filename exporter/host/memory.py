@@ -1,9 +1,12 @@
-"""The host's memory."""
+"""The host's memory.
+
+Not through psutil, which reads every line of the file, and takes twice as long over it.
+"""
 
 from dataclasses import dataclass
+from pathlib import Path
 
-import psutil
-
+from exporter.host.procfs import PROC, number, text
 from exporter.metric import Metric, Row
 
 
@@ -23,8 +26,7 @@ class Memory:
     def used_bytes(self) -> int:
         """What is not available.
 
-        psutil's own `used` is not taken: it is total - free - buffers - cached in some of its
-        releases and this difference in others. The first counts tmpfs as cache, although
+        Others take total - free - buffers - cached. That counts tmpfs as cache, although
         /dev/shm, where inference servers keep much, cannot be had back.
         """
         return self.total_bytes - self.available_bytes
@@ -35,25 +37,30 @@ class Memory:
         return self.used_bytes / self.total_bytes
 
 
-def read() -> Memory:
-    """Read /proc/meminfo through psutil.
+def read(proc: Path = PROC) -> Memory:
+    """Read /proc/meminfo (kB).
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it lacks a line that every kernel writes.
     """
-    try:
-        memory = psutil.virtual_memory()
-    except KeyError as missing:
-        raise ValueError(f"meminfo has no line {missing}") from missing
-    if memory.total <= 0:
-        raise ValueError(f"meminfo says MemTotal is {memory.total}")
+    meminfo = text(f"{proc}/meminfo")
+    total = _bytes(meminfo, "MemTotal:")
+    if total <= 0:
+        raise ValueError(f"meminfo says MemTotal is {total}")
     return Memory(
-        total_bytes=memory.total,
-        available_bytes=memory.available,
-        free_bytes=memory.free,
-        cached_bytes=memory.cached,
+        total_bytes=total,
+        available_bytes=_bytes(meminfo, "MemAvailable:"),
+        free_bytes=_bytes(meminfo, "MemFree:"),
+        cached_bytes=_bytes(meminfo, "Cached:") + _bytes(meminfo, "SReclaimable:"),
     )
+
+
+def _bytes(meminfo: str, key: str) -> int:
+    kib = number(meminfo, key)
+    if kib is None:
+        raise ValueError(f"meminfo has no line {key}")
+    return kib * 1024
 
 
 METRICS: tuple[Row[Memory], ...] = (
