@@ -14,7 +14,7 @@ from socket import socket
 
 import pytest
 from chaos import ROUNDS
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from inference_pages import Asker, page
 from rules_feed import EPOCH, engine, node
@@ -509,14 +509,41 @@ WORDS = st.sampled_from(
      "1e999", "NaN", "gauge", "histogram", "summary", " # {} 1", "\\", '"', ",", "{}", "{", "\x00",
      "é", " " * 300]
 )  # fmt: skip
-LINES = st.lists(WORDS, max_size=60).map("".join)
+NAMES = sorted({name for engine in engines("auto") for name in engine.wanted()})
+SAMPLES = st.builds(
+    "{}{} {}\n".format,
+    st.sampled_from(NAMES),
+    st.sampled_from(
+        ["", '{a="b"}', '{a="c"}', '{quantile="0.99"}', '{le="1"}', '{le="+Inf"}', '{le="nan"}',
+         '{request_type="waiting"}', '{kv_cache_block_type="fraction"}']
+    ),
+    st.sampled_from(["1", "0.5", "-1", "1.7e308", "1e999", "NaN", "-Inf", "0x1", ""])
+    | st.floats().map(str),
+)  # fmt: skip
+LINES = st.lists(WORDS | SAMPLES, max_size=60).map("".join)
 
 
 @pytest.mark.chaos
 @settings(max_examples=150 * ROUNDS, deadline=None)
 @given(st.binary() | LINES.map(str.encode), st.sampled_from(["auto", "vllm", "tgi", "triton"]))
+@example(b'tgi_queue_size{a="b"} 1.7e308\ntgi_queue_size{a="c"} 1.7e308\n', "auto")
 def test_any_page_is_read(data: bytes, kind: str) -> None:
     """Whatever a page holds, what is told of it is finite and not negative, or not there."""
     _, load, _ = said(data, kind)
     for value in astuple(load):
         assert value is None or (math.isfinite(value) and value >= 0)
+
+
+@pytest.mark.chaos
+@settings(max_examples=100 * ROUNDS, deadline=None)
+@given(
+    st.dictionaries(st.floats(allow_nan=False), st.none(), min_size=1, max_size=6),
+    st.lists(st.floats(min_value=0, allow_nan=False), min_size=7, max_size=7),
+)
+@example({1.0: None}, [math.inf] * 7)
+@example({-5.0: None}, [1.0] * 7)
+def test_any_histogram_gives_a_time(bounds: dict[float, None], values: list[float]) -> None:
+    """Of counts of any size under any bounds: a time that there can be, or none."""
+    counts = dict(zip(sorted({*bounds, math.inf}), sorted(values), strict=False))
+    latency = quantile(counts)
+    assert latency is None or (math.isfinite(latency) and latency >= 0)

@@ -7,6 +7,7 @@ metrics, and that of its TensorRT-LLM backend.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -145,7 +146,8 @@ def _value(
         for labels, value in page.series.get(place.name, {}).items()
         if place.label is None or place.label in labels
     ]
-    return combine(values) if values else None
+    combined = combine(values) if values else math.inf
+    return combined if math.isfinite(combined) else None
 
 
 def _first(values: Iterable[float | None]) -> float | None:

@@ -69,11 +69,11 @@ def quantile(counts: Mapping[float, float]) -> float | None:
     bounds = sorted(counts)
     values = [counts[bound] for bound in bounds]
     is_histogram = len(bounds) > 1 and math.isinf(bounds[-1]) and values == sorted(values)
-    if not is_histogram or values[-1] <= 0:
+    if not is_histogram or bounds[0] < 0 or not 0 < values[-1] < math.inf:
         return None
     rank = QUANTILE * values[-1]
     position = next(number for number, value in enumerate(values) if value >= rank)
     if position == len(bounds) - 1:
         return bounds[-2]
     low, under = (bounds[position - 1], values[position - 1]) if position else (0.0, 0.0)
-    return low + (bounds[position] - low) * (rank - under) / (values[position] - under)
+    return low + (bounds[position] - low) * ((rank - under) / (values[position] - under))
