@@ -51,6 +51,7 @@ def test_crowd(storms: bool) -> None:
                 assert clients.gone.wait(STAY_SECONDS + SLACK_SECONDS)
                 assert clients.longest_stay_seconds < STAY_SECONDS + SLACK_SECONDS
         assert clients.thrown_out >= CLIENTS - MOST_CONNECTIONS
+        assert "256 connections are the most" in daemon.log
         unharmed(daemon, files)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import subprocess
 import sys
@@ -260,14 +261,21 @@ def test_busy_clients_are_closed_by_age() -> None:
         assert honest.get().status == 200
 
 
-def test_who_has_most_makes_room() -> None:
-    """A host with many connections pushes out its own: another's stay, idle ones too."""
+def test_who_has_most_makes_room(caplog: pytest.LogCaptureFixture) -> None:
+    """A host with many connections pushes out its own: another's stay, idle ones too. One is told.
+
+    The line comes at once, and then once a minute at most.
+    """
+    caplog.set_level(logging.INFO)
     with serving(ROUTES, Limits(connections=10)) as running, contextlib.ExitStack() as stack:
         others = [stack.enter_context(connect(running.port, source=f"127.0.0.{n}")) for n in (2, 3)]
         assert [other.get().status for other in others] == [200, 200]
         many = [stack.enter_context(connect(running.port)) for _ in range(50)]
         assert all(client.rest() == b"" for client in many[:42])
         wait_until(lambda: len(running.server._connections) == 10)
+        assert [record.getMessage() for record in caplog.records] == [
+            "10 connections are the most: 1 closed for newer ones, last of 127.0.0.1"
+        ]
         assert [other.get().status for other in others] == [200, 200]
 
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chaos import ROUNDS
 from daemon import Daemon, running
 from http_client import connect, get
 from prometheus import job, prometheus
 from test_cli import BAD, run
-from web_files import CLIENT_NAME, TLS, WebFiles, basic, users
+from web_files import CLIENT_NAME, TLS, WebFiles, basic, hashed, users
 
 BRISK = "poll: {fast: 250ms}\n"
 MUTUAL = (
@@ -183,3 +184,23 @@ def test_receiver_is_guarded_by_either(files: WebFiles) -> None:
         assert status(daemon) == 401
         assert status(daemon, "Authorization: Bearer s3cret") == 401
         assert status(daemon, alice) == 415
+
+
+@pytest.mark.chaos
+def test_wrong_passwords_hold_up_no_scrape(files: WebFiles) -> None:
+    """Of 200 wrong passwords at once a few are compared, which takes bcrypt; scrapes go on."""
+    config = f"basic_auth_users: {{alice: {hashed('secret', 10)}}}\n"
+    with guarded(files, config, basic("alice", "secret"), tls=False) as daemon:
+        for number in range(ROUNDS):
+            with contextlib.ExitStack() as stack:
+                others = [
+                    stack.enter_context(connect(daemon.port, source="127.0.0.2"))
+                    for _ in range(200)
+                ]
+                for one, client in enumerate(others):
+                    client.send(get("/metrics", basic("alice", f"wrong{number}.{one}")))
+                    if one % 20 == 0:
+                        assert daemon.page().up() == [1.0]
+                statuses = [client.answer().status for client in others]
+            assert set(statuses) == {401, 429}
+            assert statuses.count(401) <= 20

@@ -2,7 +2,7 @@
 
 `listen` opens sockets, `server` accepts and keeps the deadlines, `connection` speaks HTTP/1.1 with
 one client, `message` holds what passes between them and the handlers. `gate` is asked who may come
-in, and speaks TLS, where there is one.
+in, and with which TLS, where there is one; `tls` shakes hands.
 """
 
 from exporter.httpd.gate import Gate, Verdict, Visitor

@@ -8,6 +8,7 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from exporter.httpd.connection import Connection, Shared, Stage
 from exporter.httpd.gate import Gate
@@ -25,6 +26,23 @@ ACCEPT_BURST = 16
 ACCEPT_PAUSE_SECONDS = 0.1  # until the next try when there is no file descriptor to be had
 WARNING_SECONDS = 60.0  # between two log lines about that
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+@dataclass(slots=True)
+class _Seldom:
+    """Something that clients can bring about as often as they like: told once a minute at most."""
+
+    count: int = 0
+    told_at: float = -WARNING_SECONDS
+
+    def happened(self) -> int:
+        """Count it; return how often it has happened since it was told, or 0: not now."""
+        self.count += 1
+        now = asyncio.get_running_loop().time()
+        if now - self.told_at < WARNING_SECONDS:
+            return 0
+        count, self.count, self.told_at = self.count, 0, now
+        return count
 
 
 class Server:
@@ -53,9 +71,9 @@ class Server:
         self._admissions: set[asyncio.Task[None]] = set()
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._accept_timer: asyncio.TimerHandle | None = None
-        self._warned_at = -WARNING_SECONDS
-        self._told_at = -WARNING_SECONDS
-        self._failed_handshakes = 0  # since then
+        self._no_descriptor = _Seldom()
+        self._full_house = _Seldom()
+        self._failed_handshake = _Seldom()
 
     async def start(
         self, addresses: Sequence[str], adopted: Sequence[socket.socket] = ()
@@ -115,7 +133,7 @@ class Server:
         self._connections.discard(connection)
         connection.abort()
 
-    def _drop_least(self) -> None:
+    def _drop_least(self) -> Connection:
         held = Counter(connection.client for connection in self._connections)
 
         def worth(connection: Connection) -> tuple[int, Stage, float]:
@@ -123,7 +141,9 @@ class Server:
             stage = min(connection.stage, Stage.READING)
             return -held[connection.client], stage, connection.deadline
 
-        self._drop(min(self._connections, key=worth))
+        least = min(self._connections, key=worth)
+        self._drop(least)
+        return least
 
     def _accept_on_all(self) -> None:
         self._accept_timer = None
@@ -151,7 +171,10 @@ class Server:
                     return
                 continue  # the client has gone before it was accepted
             if len(self._connections) >= self._limits.connections:
-                self._drop_least()
+                least = self._drop_least()
+                if count := self._full_house.happened():
+                    told = "%d connections are the most: %d closed for newer ones, last of %s"
+                    logger.info(told, self._limits.connections, count, least.client)
             peer = peer_of(address)
             connection = Connection(self._shared, sock, peer)
             self._connections.add(connection)
@@ -162,8 +185,7 @@ class Server:
 
     def _make_room_for_descriptor(self, error: OSError) -> None:
         loop = asyncio.get_running_loop()
-        if loop.time() - self._warned_at >= WARNING_SECONDS:
-            self._warned_at = loop.time()
+        if self._no_descriptor.happened():
             logger.warning("no file descriptor for a new connection: %s", error.strerror)
         if self._connections:
             self._drop_least()  # its descriptor is free before the next try
@@ -188,10 +210,6 @@ class Server:
 
     def _tell_handshake(self, peer: str, error: OSError) -> None:
         """Log why a handshake failed, now and then: asyncio tells the client nothing of it."""
-        self._failed_handshakes += 1
-        now = asyncio.get_running_loop().time()
-        if now - self._told_at >= WARNING_SECONDS:
-            count, self._failed_handshakes = self._failed_handshakes, 0
-            self._told_at = now
+        if count := self._failed_handshake.happened():
             why = getattr(error, "reason", None) or error.strerror or str(error) or "broken off"
             logger.info("TLS handshake failed: %d times, last by %s: %s", count, peer, why)
