@@ -1,7 +1,9 @@
-"""Polls of a simulated node as fast as they will go: `python tests/soak.py POLLS`.
+"""A simulated node as fast as it will go: `python tests/soak.py POLLS FOLDER URL`.
 
-GPUs are lost and come back, hang and are released all the while, and every few polls a page is
-rendered. The last line of the output is what the process held after the warm-up and at the end.
+Every poll goes the whole way: rules, recorder, requests to the webhook at URL, the status page's
+past. GPUs are lost and come back, hang and are released, have XID errors; processes come and go;
+every few polls the pages are asked for. The last line of the output is what the process held after
+the warm-up and at the end.
 """
 
 from __future__ import annotations
@@ -12,88 +14,132 @@ import os
 import sys
 import threading
 import time
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
-from scripted import Clock
+from recorded_node import PLAN
+from status_site import SENDING, Site
 
-from exporter import host
-from exporter.board import Plan
-from exporter.catalogue import GPU_READERS
-from exporter.exposition import Page
-from exporter.poll import Poller, Sources
+from exporter.config import Receiver, WebhookConfig
+from exporter.httpd import Request
 from exporter.sampling import Fault
-from exporter.simulate import SimulatedDriver
-from exporter.snapshot import Build, Reload
+from exporter.xid.ledger import Event, Source
 
-PLAN = Plan(
-    readers=GPU_READERS,
-    fast_seconds=1.0,
-    slow_seconds=30.0,
-    blocking_seconds=5.0,
-    deadline_seconds=0.1,
-)
+HASTY = replace(PLAN, deadline_seconds=0.1)
 GPUS = 8
-WARM_UP_POLLS = 1000  # at least, and a tenth: allocator and thread pools come to rest slowly
+WARM_UP_POLLS = 800  # at least, and a tenth: allocator and thread pools come to rest slowly
 LOST_EVERY, LOST_POLLS = 250, 60
 HUNG_EVERY, HUNG_POLLS = 500, 20
-RENDER_EVERY = 5
+MOVE_EVERY, XID_EVERY, RENDER_EVERY = 50, 90, 5
+XIDS = (13, 31, 43, 79, 94)
+ACCEPTED = (
+    {"accept-encoding": "gzip"},
+    {"accept": "application/openmetrics-text; version=1.0.0", "accept-encoding": "gzip"},
+)
 
 
 class Soak:
     """A simulated node that fails over and over again."""
 
-    def __init__(self) -> None:
+    def __init__(self, storage: Path, url: str) -> None:
         self.hung = 0
         self.lost = 0
-        self._clock = Clock()
-        self._faults: dict[int, Fault] = {}
-        self._driver = SimulatedDriver("h100x8", self._clock, faults=self._faults)
-        self._poller = Poller(
-            Sources(
-                self._driver,
-                Build("1", "3", simulated=True),
-                lambda: None,
-                self._clock,
-                self._driver.processes(0.0),
-            ),
-            PLAN,
-            host.GROUPS,
-            Reload(successful=True, success_timestamp_seconds=0),
-        )
-        self._pages = [Page(openmetrics=False), Page(openmetrics=True)]
+        receiver = Receiver("autoscaler", webhook_configs=(WebhookConfig(url),))
+        self._site = Site(storage, config=replace(SENDING, receivers=(receiver,)), plan=HASTY)
+        self._site.xids.switch(on=True)
+        self._routes = {route.path: route for route in self._site.routes()}
+        self._pids = count(10_000)
 
     def poll(self, number: int) -> None:
         """Let a second pass; strike or heal a GPU if it is its turn; poll."""
-        self._clock.seconds += 1
         for every, polls, fault in (
             (LOST_EVERY, LOST_POLLS, Fault.LOST),
             (HUNG_EVERY, HUNG_POLLS, Fault.HUNG),
         ):
             turn, since = divmod(number, every)
             if since == every - polls:
-                self._driver._released = threading.Event()
-                self._faults[turn % GPUS] = fault
+                self._site.driver._released = threading.Event()
+                self._site.faults[turn % GPUS] = fault
             elif since == 0 and number:
-                self._faults.pop((turn - 1) % GPUS, None)
-                self._driver.release()
-        snapshot = self._poller.tick()
-        faults = [gpu.fault for gpu in snapshot.gpus]
+                self._site.faults.pop((turn - 1) % GPUS, None)
+                self._site.driver.release()
+        if number % MOVE_EVERY == 0:
+            self._move(number // MOVE_EVERY % GPUS)
+        if number % XID_EVERY == 0:
+            self._err(number // XID_EVERY)
+        faults = self._tick()
         self.lost += Fault.LOST in faults
         self.hung += Fault.HUNG in faults
         if number % RENDER_EVERY == 0:
-            for page in self._pages:
-                page.zipped(snapshot)
+            self._ask("/metrics", "/", "/api/v1/status")
 
     def settle(self) -> None:
-        """Heal all; poll until every GPU is back."""
-        self._faults.clear()
-        self._driver.release()
+        """Heal all; poll until every GPU is back and all requests are settled."""
+        self._site.faults.clear()
+        self._site.driver.release()
         for _ in range(1000):
-            self._clock.seconds += 1
-            if not any(gpu.fault for gpu in self._poller.tick().gpus):
+            self._site.run(1)
+            latest = self._site.pipeline.latest
+            assert latest is not None
+            is_idle = latest.scaleout is not None and not latest.scaleout.outbox.get("pending")
+            if is_idle and not any(gpu.fault for gpu in latest.gpus):
+                self._ask("/metrics", "/", "/api/v1/status")
                 return
             time.sleep(0.001)
-        raise AssertionError("a GPU does not come back")
+        raise AssertionError("a GPU or a request does not come to rest")
+
+    def figures(self) -> dict[str, float]:
+        """Return what this node has been through."""
+        latest = self._site.pipeline.latest
+        assert latest is not None
+        assert latest.recorder is not None
+        assert latest.scaleout is not None
+        return {
+            "lost": self.lost,
+            "hung": self.hung,
+            "recordings": sum(latest.recorder.recordings.values()),
+            "delivered": sum(
+                number
+                for (_, result), number in latest.scaleout.deliveries.items()
+                if result == "delivered"
+            ),
+            "pids": next(self._pids) - 10_000,
+        }
+
+    def close(self) -> None:
+        """End its threads."""
+        self._site.recorder.close()
+        self._site.scaleout.stop()
+        self._site.xids.stop()
+
+    def _tick(self) -> list[Fault | None]:
+        self._site.run(1)
+        latest = self._site.pipeline.latest
+        assert latest is not None
+        return [gpu.fault for gpu in latest.gpus]
+
+    def _move(self, gpu: int) -> None:
+        """Let others use a GPU, as far as it is opened anew: after it was lost."""
+        tenants = tuple(
+            replace(tenant, pid=next(self._pids)) if gpu in tenant.gpus else tenant
+            for tenant in self._site.driver._tenants
+        )
+        self._site.driver._tenants = tenants
+        self._site.processes._tenants = {tenant.pid: tenant for tenant in tenants}
+
+    def _err(self, number: int) -> None:
+        now = self._site.clock.seconds
+        address = f"00000000:{number % GPUS:02X}:00.0"
+        xid = XIDS[number % len(XIDS)]
+        event = Event(Source.KERNEL_LOG, address, xid, self._site.wall, now)
+        self._site.xids._ledger.add(event)
+
+    def _ask(self, *paths: str) -> None:
+        for path in paths:
+            for headers in ACCEPTED:
+                request = Request("GET", path, "", headers, b"", "127.0.0.1")
+                assert self._routes[path].handler(request).status == 200
 
 
 def held() -> dict[str, int]:
@@ -108,9 +154,9 @@ def held() -> dict[str, int]:
     }
 
 
-def main(polls: int) -> None:
+def main(polls: int, storage: Path, url: str) -> None:
     """Soak, and print the figures."""
-    node = Soak()
+    node = Soak(storage, url)
     warm_up = max(WARM_UP_POLLS, polls // 10)
     for number in range(warm_up):
         node.poll(number)
@@ -120,10 +166,10 @@ def main(polls: int) -> None:
     for number in range(warm_up, warm_up + polls):
         node.poll(number)
     node.settle()
-    seconds = time.monotonic() - started
-    figures = {"lost": node.lost, "hung": node.hung, "seconds": round(seconds, 1)}
+    figures = {**node.figures(), "seconds": round(time.monotonic() - started, 1)}
     print(json.dumps({"before": before, "after": held(), **figures}))  # noqa: T201  its output
+    node.close()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

@@ -10,6 +10,7 @@ from pathlib import Path
 from recorded_node import PLAN
 from scripted import Clock
 
+from exporter.board import Plan
 from exporter.config import Action, Config, FlightRecorder, Receiver, WebhookConfig
 from exporter.host import Group
 from exporter.host.memory import METRICS as MEMORY_METRICS
@@ -50,25 +51,35 @@ class Site:
 
     Attributes:
         faults: By GPU; from the next tick on.
+        driver: Whose GPUs they are.
+        processes: What the host knows of those that use the GPUs.
+        xids: Counts XID errors, of which nobody tells it yet.
         inference: What is known of inference servers; likewise.
     """
 
-    def __init__(self, storage: Path, profile: str = "h100x8", config: Config = SENDING) -> None:
+    def __init__(
+        self,
+        storage: Path,
+        profile: str = "h100x8",
+        config: Config = SENDING,
+        plan: Plan = PLAN,
+    ) -> None:
         self.faults: dict[int, Fault] = {}
         self.inference: InferenceView | None = None
         self.clock = Clock()
         self.wall = time.time()
         clock = WallClock(lambda: self.wall, self.clock, "boot")
-        driver = SimulatedDriver(profile, self.clock, faults=self.faults)
+        self.driver = driver = SimulatedDriver(profile, self.clock, faults=self.faults)
+        self.processes = driver.processes(self.wall)
         poller = Poller(
             Sources(
                 driver,
                 Build("1.2.3", "3.10", simulated=True),
                 lambda: None,
                 self.clock,
-                processes=driver.processes(self.wall),
+                processes=self.processes,
             ),
-            PLAN,
+            plan,
             (
                 Group("host_memory", Tier.FAST, lambda: HOST_MEMORY, MEMORY_METRICS),
                 Group("host_swap", Tier.FAST, lambda: HOST_SWAP, SWAP_METRICS),
@@ -77,15 +88,15 @@ class Site:
         )
         self.recorder = Recorder(storage, settings(config), NODE)
         self.scaleout = Scaleout(config, storage, NODE, "http://localhost/", clock)
-        self.past = Past(PLAN.fast_seconds)
-        engine = Engine(config.rules, config.scale_groups, {}, PLAN.fast_seconds)
-        xids = Monitor(driver, (), None)
+        self.past = Past(plan.fast_seconds)
+        engine = Engine(config.rules, config.scale_groups, {}, plan.fast_seconds)
+        self.xids = Monitor(driver, (), None)
         self.pipeline = Pipeline(
             poller,
             engine,
             self.recorder,
             self.scaleout,
-            xids,
+            self.xids,
             self.past,
             lambda _now: self.inference,
             lambda: self.wall,

@@ -26,6 +26,7 @@ STEPS = 15 * ROUNDS
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 DRIVER_NOT_LOADED, DRIVER_GONE = 9, 18
 GPUS = (0, 1)
+FOUND = {f"gpu{gpu}.lost": 0 for gpu in GPUS}
 MOST_SLEPT_SECONDS = 300.0  # in all: less than the cooldown and the deadline
 
 
@@ -54,7 +55,7 @@ class Storm:
         """Take every fault back."""
         self._world.configure()
         self.reload()
-        self._world.fake.set({f"gpu{gpu}.lost": 0 for gpu in GPUS})
+        self._world.fake.set(FOUND)
         self.release()
         self.room()
         self._world.answer(TAKEN)
@@ -95,7 +96,9 @@ class Storm:
         """Replace the driver under it: it ends, and the next one waits for a driver."""
         if not self._is_durable() or self._hung:
             return
-        self._world.fake.set({"ret": DRIVER_GONE})
+        self._world.fake.set(
+            {**FOUND, "ret": DRIVER_GONE}
+        )  # a lost one would say no more than that
         code = self.daemon.process.wait(30)
         assert code == 1, self.daemon.log
         assert "the driver is gone" in self.daemon.log
