@@ -111,7 +111,8 @@ def _below(alert: Rule) -> tuple[Rule, ...]:
 def survivors(alert: Rule, folder: Path) -> list[str]:
     """Return the mutants of an alert that its unit tests let live.
 
-    All are evaluated at once, each under a name of its own, on the nodes of a fleet.
+    All are evaluated at once, each under a name of its own: on one node, which few survive, then on
+    the nodes of a fleet.
 
     Raises:
         AssertionError: The rules as they are do not pass.
@@ -120,16 +121,18 @@ def survivors(alert: Rule, folder: Path) -> list[str]:
     living = {"": Mutant(alert.name, alert.name, "nothing", (*_below(alert), alert))}
     living |= {f"__{number}": mutant for number, mutant in enumerate(mutants(alert))}
     tests = [case for case in cases() if case.alert == alert.name]
-    while True:
-        said = _run(alert, living, tests, folder)
-        faulty = {_suffix(name) for name in _FAULTY.findall(said)}
-        if not faulty:
-            break
-        assert "" not in faulty, said
-        living = {suffix: one for suffix, one in living.items() if suffix not in faulty}
-    killed = {_suffix(name) for name in _NAMED.findall(said)}
-    assert "" not in killed, said
-    return [str(one) for suffix, one in living.items() if suffix and suffix not in killed]
+    alone = [case.document for case in tests]
+    for documents in (alone, [in_a_fleet(document) for document in alone]):
+        killed = {"not begun"}
+        while killed:
+            said = _run(alert, living, tests[0].evaluation, documents, folder)
+            faulty = {_suffix(name) for name in _FAULTY.findall(said)}
+            killed = faulty or {_suffix(name) for name in _NAMED.findall(said)}
+            assert "" not in killed, said
+            living = {suffix: one for suffix, one in living.items() if suffix not in killed}
+            if not faulty:
+                break
+    return [str(one) for suffix, one in living.items() if suffix]
 
 
 def _suffix(name: str) -> str:
@@ -137,15 +140,21 @@ def _suffix(name: str) -> str:
     return found.group() if found else ""
 
 
-def _run(alert: Rule, living: dict[str, Mutant], tests: list[Case], folder: Path) -> str:
+def _run(
+    alert: Rule,
+    living: dict[str, Mutant],
+    evaluation: str,
+    tests: list[dict[str, Any]],
+    folder: Path,
+) -> str:
     rule_file, case_file = folder / "rules.json", folder / "cases.json"
     written: dict[str, Rule] = {}
     for suffix, mutant in living.items():
         for rule in _renamed(mutant, suffix):
             written[f"{rule.name}{rule.labels}{rule.expr}"] = rule
     write_rules(rule_file, written.values())
-    documents = [_for_all(in_a_fleet(case.document), alert.name, living) for case in tests]
-    write_cases(case_file, rule_file, tests[0].evaluation, documents)
+    documents = [_for_all(test, alert.name, living) for test in tests]
+    write_cases(case_file, rule_file, evaluation, documents)
     return promtool("test", "rules", case_file)[1]
 
 
