@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alert_rules import Case, Rule, cases, promtool, recordings, write_cases, write_rules
+from alert_rules import Rule, cases, promtool, recordings, write_cases, write_rules
 from alert_variants import in_a_fleet
 from promql import grouped, matchers, tokens
 
