@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ def _run(
     alert: Rule,
     living: dict[str, Mutant],
     evaluation: str,
-    tests: list[dict[str, Any]],
+    tests: Sequence[Mapping[str, Any]],
     folder: Path,
 ) -> str:
     rule_file, case_file = folder / "rules.json", folder / "cases.json"
@@ -170,7 +170,7 @@ def _renamed(mutant: Mutant, suffix: str) -> Iterator[Rule]:
         yield replace(rule, name=rule.name + suffix if rule.name in own else rule.name, expr=expr)
 
 
-def _for_all(case: dict[str, Any], alert: str, living: dict[str, Mutant]) -> dict[str, Any]:
+def _for_all(case: Mapping[str, Any], alert: str, living: dict[str, Mutant]) -> dict[str, Any]:
     """Return a test that asks of each mutant what it asks of the alert."""
     tests: list[object] = []
     for suffix in living:
