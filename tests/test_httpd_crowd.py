@@ -34,7 +34,13 @@ def resident_bytes(daemon: Daemon) -> int:
     return int((daemon.proc / "statm").read_text().split()[1]) * 4096
 
 
-@pytest.mark.parametrize("storms", [False, True], ids=["siege", "storm"])
+@pytest.mark.parametrize(
+    "storms",
+    [
+        pytest.param(False, id="siege", marks=pytest.mark.chaos(long=True)),
+        pytest.param(True, id="storm"),
+    ],
+)
 def test_crowd(storms: bool) -> None:
     """500 of all manners at once, once or again and again: no scrape fails, no trace is left."""
     with running("--simulate", config=RECEIVER) as daemon:
