@@ -44,7 +44,7 @@ def assert_whole(text: str) -> None:
     """End the test if a page is cut short or garbled; no mere AssertionError, see `squeezed`."""
     try:
         assert samples(text)
-        assert "\nprocess_resident_memory_bytes " in text
+        assert "\ngpu_exporter_config_last_reload_success_timestamp_seconds " in text
         assert text.endswith("\n")
     except (AssertionError, ValueError) as wrong:
         pytest.fail(f"{wrong}:\n{text[-500:]}")

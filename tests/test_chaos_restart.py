@@ -63,11 +63,11 @@ def test_storm_of_restarts(chaotic: World) -> None:
         killed_at_its_start(chaotic, other, chance.random())
         began = time.monotonic()
         with chaotic.daemon() as daemon:
-            page = sound(daemon)
             assert time.monotonic() - began < START_SECONDS
+            sound(daemon)
+            page = daemon.until(lambda page: page.value("gpu_rule_state", rule="BusyForLong") == 1)
             assert (pending(page), page.value("scaleout_outbox_durable")) == (1, 1)
             assert page.value("gpu_rule_state", rule="Busy") == 2
-            assert page.value("gpu_rule_state", rule="BusyForLong") == 1
             time.sleep(chance.random() / 4)
             end(daemon, by)
     chaotic.answer(TAKEN)
