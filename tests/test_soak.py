@@ -1,6 +1,6 @@
 """Nothing grows: not memory, not file descriptors, not threads, however long and whatever fails.
 
-The full form is `make soak`: it takes most of an hour.
+The full form is `make soak`.
 """
 
 from __future__ import annotations
