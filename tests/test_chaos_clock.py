@@ -36,7 +36,7 @@ def moment(text: object) -> datetime:
     return datetime.fromisoformat(str(text).replace("Z", "+00:00"))
 
 
-@pytest.mark.chaos(long=True)
+@pytest.mark.chaos
 def test_standstill_restarts_the_wait(chaotic: World) -> None:
     """Stopped amid a rule's wait: what was before does not count, and nothing old is shown as new.
 

@@ -61,9 +61,12 @@ def begins_anew(chaotic: World) -> None:
     assert len(chaotic.requests()) == 1
 
 
-@pytest.mark.chaos(long=True)
+@pytest.mark.chaos
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("more_mebibytes", [0, 1, 2, 4, 8, 12, 16, 24])
+@pytest.mark.parametrize(
+    "more_mebibytes",
+    [4, *(pytest.param(n, marks=pytest.mark.chaos(long=True)) for n in (0, 1, 2, 8, 12, 16, 24))],
+)
 def test_little_address_space(chaotic: World, more_mebibytes: int) -> None:
     """It serves whole pages or none; it goes on, or ends with one line that says why.
 

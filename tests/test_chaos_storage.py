@@ -7,7 +7,7 @@ from chaos_disk import fill, little_disk, mount
 from chaos_world import BUSY, CALM, TAKEN, World, sound
 from daemon import Daemon
 
-pytestmark = [pytest.mark.chaos(long=True), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 DURABLE = "scaleout_outbox_durable"
 
@@ -78,6 +78,7 @@ def test_read_only_disk_at_the_start(chaotic: World) -> None:
             arrives(daemon, chaotic)
 
 
+@pytest.mark.chaos(long=True)
 def test_disk_that_goes_away_and_comes_back(chaotic: World) -> None:
     """Another file system over it: the request goes on in memory, and is not sent anew after that.
 
