@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import signal
 import socket
@@ -49,7 +50,7 @@ class Programs:
 
 
 def find_programs() -> Programs:
-    """Return the three programs.
+    """Return the three programs, ours compiled as pip and the packages install it.
 
     Raises:
         BenchError: one is not installed.
@@ -59,6 +60,7 @@ def find_programs() -> Programs:
     missing = [str(p) for p in (ours, nvitop, NODE_EXPORTER_BINARY) if not p.exists()]
     if missing:
         raise BenchError(f"not installed: {', '.join(missing)}; `make bench` installs them")
+    compileall.compile_dir(ROOT / "exporter", quiet=2)
     return Programs(
         Program(
             "gpu-node-exporter",
