@@ -32,7 +32,7 @@ from exporter.scaleout.service import Scaleout
 from exporter.snapshot import Process, Reload
 from exporter.statuspage import Past, StatusPage
 from exporter.supervision import Supervision
-from exporter.threads import EXHAUSTED, NoThreadError
+from exporter.threads import EXHAUSTED, NoThreadError, on_exhaustion
 from exporter.ticking import LOOK_SECONDS, Ticking
 from exporter.web import Web
 from exporter.xid import Journal, Kmsg, Monitor, Opener, Store
@@ -120,6 +120,7 @@ class Daemon:
         """
         self._loop = loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_fault)
+        on_exhaustion(partial(self._end, EXHAUSTED))
         bound = await self._server.start(self._options.listen_addresses, adopted=self._adopted)
         handlers: dict[signal.Signals, Callable[[], object]] = {
             signal.SIGTERM: self._stopped.set,
@@ -214,7 +215,7 @@ class Daemon:
         if self._exit_code == 0:
             log.error(why)
         self._exit_code = 1
-        if self._loop is not None:
+        if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stopped.set)
 
     async def _guard(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 # What is said when one of these ends the process: nothing in it can be trusted to go on.
 EXHAUSTED = "out of memory or threads; only a new process can go on"
@@ -23,3 +24,18 @@ def start(thread: threading.Thread) -> threading.Thread:
     except RuntimeError as error:
         raise NoThreadError(str(error)) from error
     return thread
+
+
+def on_exhaustion(end: Callable[[], None]) -> None:
+    """Have `end` called in each thread that ends for want of memory or threads, instead of a trace.
+
+    What that thread did, nobody would do any more.
+    """
+
+    def hook(fault: threading.ExceptHookArgs) -> None:
+        if issubclass(fault.exc_type, (MemoryError, NoThreadError)):
+            end()
+        else:
+            threading.__excepthook__(fault)
+
+    threading.excepthook = hook

@@ -15,7 +15,7 @@ from exporter.recorder.store import Bounds
 from exporter.recorder.writer import Writer
 from exporter.scaleout.clock import system_clock
 from exporter.scaleout.service import Scaleout
-from exporter.threads import NoThreadError
+from exporter.threads import NoThreadError, on_exhaustion
 
 DEADLINE_SECONDS = 30.0
 
@@ -111,3 +111,27 @@ def test_what_no_part_can_go_on_after_is_not_contained() -> None:
     for error in (MemoryError, NoThreadError):
         with pytest.raises(error), contained("a part"):
             raise error
+
+
+def test_thread_that_ends_for_want_of_memory_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever can end us is told, without a traceback; a fault of ours has its traceback."""
+
+    def die_of(error: type[Exception]) -> None:
+        def work() -> None:
+            raise error
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    told: list[bool] = []
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # to be put back
+    on_exhaustion(lambda: told.append(True))
+    die_of(MemoryError)
+    die_of(NoThreadError)
+    assert (len(told), capsys.readouterr().err) == (2, "")
+    die_of(ValueError)
+    assert len(told) == 2
+    assert "ValueError" in capsys.readouterr().err
