@@ -6,9 +6,8 @@ from frame import NO_NODE, Page, Row
 from gpu_detail_health import ERRORS, IDENTITY, LINKS
 from limits import warning
 from panels import About, graph, timeline
-from queries import HEAT, Query
+from queries import GPU, HEAT, Query
 
-GPU = "{{instance}} GPU {{gpu}}"
 NO_UTILIZATION = "No readings; or MIG is on, and the GPU has no utilization of its own."
 NO_PROFILING = "No profiling counters: boards before Hopper, or the collector `profiling` is off."
 NO_MIG = "No MIG device on these GPUs, or the collector `mig` is off."

@@ -5,11 +5,10 @@ from __future__ import annotations
 from frame import NO_NODE
 from limits import ANY, critical, warning
 from panels import About, graph, timeline
-from queries import Query
+from queries import GPU, Query
 from tables import Column, rows
 from words import RECOVERY, UP, YES_IS_BAD, YES_IS_GOOD
 
-GPU = "{{instance}} GPU {{gpu}}"
 NO_NVLINK = "These GPUs have no NVLink, or the collector `nvlink` is off."
 
 ERRORS = (

@@ -5,16 +5,13 @@ from __future__ import annotations
 from frame import NO_NODE, Page, Row
 from limits import ANY, critical, info, warning
 from links import ROW_TO_NODE, ROW_TO_RUNBOOK, TO_NODE
+from nodes import BACKLOG, EACH, NO_SERVER, P99, SLOWEST, VRAM, WAITING, fullest
 from panels import About, graph, number
 from queries import HEAT, Query
 from tables import Column, rows
 from words import YES_IS_GOOD
 
-NO_SERVER = "No inference server is scraped, or the rules of alerts/ are not loaded."
 NO_RULES = "The rules of alerts/ are not loaded into this Prometheus."
-EACH = "by (cluster, instance)"
-VRAM = (warning("GpuMemoryHigh", 0.8), critical("GpuMemoryExhausted", 0.98))
-P99 = (warning("InferenceLatencyP99High", 0.8),)
 
 
 def _firing(severity: str) -> Query:
@@ -175,14 +172,7 @@ TREND = (
         top=1,
         link=TO_NODE,
     ),
-    graph(
-        About("GPU memory", "Used share on the fullest GPU. The 20 fullest nodes.", NO_NODE),
-        Query(f"topk(20, max {EACH} (gpu_memory_used_ratio{{NODE}}))", "{{instance}}"),
-        unit="percentunit",
-        limits=VRAM,
-        top=1,
-        link=TO_NODE,
-    ),
+    fullest(),
     graph(
         About(
             "P99 of inference servers",
@@ -191,10 +181,7 @@ TREND = (
             NO_SERVER,
             ("InferenceLatencyBudgetBurn",),
         ),
-        Query(
-            "topk(20, inference:latency_seconds:p99{CLUSTER} >= 0)",
-            "{{instance}} {{server}} {{latency}}",
-        ),
+        SLOWEST,
         unit="s",
         limits=P99,
     ),
@@ -210,9 +197,9 @@ TREND = (
             "Queues of the inference servers of the cluster. The 20 longest.",
             NO_SERVER,
         ),
-        Query("topk(20, inference:requests_waiting{CLUSTER})", "{{instance}} {{server}}"),
+        WAITING,
         unit="none",
-        limits=(warning("InferenceQueueBacklog", 10),),
+        limits=BACKLOG,
     ),
 )
 

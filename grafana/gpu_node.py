@@ -7,11 +7,10 @@ from gpu_node_inside import EXPORTER, INFERENCE, PROCESSES
 from limits import critical, warning
 from links import ROW_TO_GPU, ROW_TO_RUNBOOK, TO_GPU
 from panels import About, graph, timeline
-from queries import Query
+from queries import GPU, Query
 from tables import Column, rows
 from words import RECOVERY, RULE, UP
 
-GPU = "{{instance}} GPU {{gpu}}"
 EACH_GPU = "by (instance, gpu)"
 
 STATE = (

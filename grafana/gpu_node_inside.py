@@ -5,7 +5,7 @@ from __future__ import annotations
 from frame import NO_NODE
 from limits import critical, warning
 from panels import About, graph, heat, number, timeline
-from queries import Query
+from queries import GPU, Query
 from tables import Column, rows
 from words import UP
 
@@ -175,7 +175,7 @@ EXPORTER = (
             "at the freshest GPU of a node.",
             NO_NODE,
         ),
-        Query("gpu_exporter_sample_age_seconds{NODE}", "{{instance}} GPU {{gpu}}"),
+        Query("gpu_exporter_sample_age_seconds{NODE}", GPU),
         unit="s",
         limits=(critical("GpuExporterSampleStale", 30),),
         size=(8, 7),
@@ -187,7 +187,7 @@ EXPORTER = (
             "the rules on sustained load do not fire.",
             "No readings; or MIG is on, and a GPU has no utilization of its own.",
         ),
-        Query("gpu_sampler_coverage_ratio{NODE}", "{{instance}} GPU {{gpu}}"),
+        Query("gpu_sampler_coverage_ratio{NODE}", GPU),
         unit="percentunit",
         limits=(warning("GpuSamplerCoverageLow", 0.9, below=True),),
         top=1,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from frame import NO_NODE, Page, Row
 from limits import ANY, critical, warning
 from links import TO_NODE
+from nodes import BACKLOG, NO_SERVER, P99, SLOWEST, WAITING, fullest
 from panels import About, graph, number, timeline
 from queries import Query
 
-NO_SERVER = "No inference server is scraped, or the rules of alerts/ are not loaded."
 NO_RECEIVER = "No receiver is configured: nothing is ever sent."
 HOUR = "[1h]"
 
@@ -204,18 +204,15 @@ HELP = (
             "Queues of the cluster's inference servers. Busy GPUs without a queue need no replica.",
             NO_SERVER,
         ),
-        Query("topk(20, inference:requests_waiting{CLUSTER})", "{{instance}} {{server}}"),
+        WAITING,
         unit="none",
-        limits=(warning("InferenceQueueBacklog", 10),),
+        limits=BACKLOG,
     ),
     graph(
         About("P99 latency", "Of the cluster's inference servers, the 20 slowest.", NO_SERVER),
-        Query(
-            "topk(20, inference:latency_seconds:p99{CLUSTER} >= 0)",
-            "{{instance}} {{server}} {{latency}}",
-        ),
+        SLOWEST,
         unit="s",
-        limits=(warning("InferenceLatencyP99High", 0.8),),
+        limits=P99,
     ),
     graph(
         About(
@@ -229,14 +226,7 @@ HELP = (
         top=1,
         link=TO_NODE,
     ),
-    graph(
-        About("GPU memory", "Used share on the fullest GPU. The 20 fullest nodes.", NO_NODE),
-        Query("topk(20, max by (cluster, instance) (gpu_memory_used_ratio{NODE}))", "{{instance}}"),
-        unit="percentunit",
-        limits=(warning("GpuMemoryHigh", 0.8), critical("GpuMemoryExhausted", 0.98)),
-        top=1,
-        link=TO_NODE,
-    ),
+    fullest(),
 )
 
 SCALEOUT = Page(

@@ -41,5 +41,7 @@ class Query:
         return _SELECTION.sub(lambda match: SELECTIONS[match.group()], line)
 
 
+# How a series of a GPU is called.
+GPU = "{{instance}} GPU {{gpu}}"
 # The reasons that heat gives for slower clocks, as their alert names them.
 HEAT = 'reason=~"thermal|sw_thermal_slowdown|hw_thermal_slowdown"'

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from marks import write_between
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "alerts.md"
-BEGIN, END = "<!-- `make docs` writes from here -->\n", "<!-- to here -->\n"
 
 SCRAPE_SECONDS = EVALUATION_SECONDS = 15  # Prometheus's, as docs/install.md has them
 PAGE_WAIT_SECONDS = 10  # group_wait of the page in alerts/alertmanager.yml
@@ -21,10 +21,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 def main() -> None:
     """Write it anew."""
-    text = TARGET.read_text("utf-8")
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    TARGET.write_text(f"{head}{BEGIN}{table()}{END}{tail}", encoding="utf-8")
+    write_between(TARGET, table())
 
 
 def table() -> str:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from marks import write_between
+
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "peers.md"
 SOURCES = ROOT / "docs" / "peers"
-BEGIN, END = "<!-- `make docs` writes from here -->\n", "<!-- to here -->\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,7 @@ class Family:
 
 def main() -> None:
     """Write them anew."""
-    text = TARGET.read_text("utf-8")
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    TARGET.write_text(f"{head}{BEGIN}{tables()}{END}{tail}", encoding="utf-8")
+    write_between(TARGET, tables())
 
 
 def peers() -> dict[str, tuple[Family, ...]]:

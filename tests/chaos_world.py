@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -121,21 +120,7 @@ def sound(daemon: Daemon) -> Page:
     log = daemon.log
     assert "Traceback" not in log, log
     assert "a fault in" not in log, log
-    descriptors, threads = held(daemon)
-    assert descriptors <= MOST_DESCRIPTORS, descriptors
-    assert threads <= MOST_THREADS, threads
-    assert resident_bytes(daemon) <= MOST_RESIDENT_BYTES, resident_bytes(daemon)
+    assert daemon.descriptors <= MOST_DESCRIPTORS
+    assert daemon.threads <= MOST_THREADS
+    assert daemon.resident_bytes <= MOST_RESIDENT_BYTES
     return page
-
-
-def held(daemon: Daemon) -> tuple[int, int]:
-    """Return how many file descriptors and threads a process has."""
-    folders = (daemon.proc / "fd", daemon.proc / "task")
-    files, threads = (len(list(folder.iterdir())) for folder in folders)
-    return files, threads
-
-
-def resident_bytes(daemon: Daemon) -> int:
-    """Return how much memory a process holds."""
-    pages = int((daemon.proc / "statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGESIZE")

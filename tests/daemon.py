@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import ssl
@@ -113,6 +114,27 @@ class Daemon:
     def proc(self) -> Path:
         """Its folder in /proc."""
         return Path(f"/proc/{self.process.pid}")
+
+    @property
+    def descriptors(self) -> int:
+        """How many file descriptors it has."""
+        return len(list((self.proc / "fd").iterdir()))
+
+    @property
+    def threads(self) -> int:
+        """How many threads it has."""
+        return len(list((self.proc / "task").iterdir()))
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """Both."""
+        return self.descriptors, self.threads
+
+    @property
+    def resident_bytes(self) -> int:
+        """How much of it is in memory."""
+        pages = int((self.proc / "statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGESIZE")
 
     @property
     def log(self) -> str:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from chaos import ROUNDS
-from chaos_world import World, held, sound
+from chaos_world import World, sound
 from daemon import Daemon, Page
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
@@ -46,7 +46,7 @@ def test_storm_of_reloads(chaotic: World) -> None:
     chance = random.Random(3)  # noqa: S311  which config comes next
     chaotic.configure(chaotic.text(GOOD[0]))
     with chaotic.daemon() as daemon:
-        before, polls, began = held(daemon), daemon.after_polls(1).polls, time.monotonic()
+        before, polls, began = daemon.held, daemon.after_polls(1).polls, time.monotonic()
         for number in range(100 * ROUNDS):
             what = chance.choice(("good", "good", "bad", "half", "missing"))
             put(chaotic, what, chance.choice(GOOD))
@@ -71,7 +71,7 @@ def test_storm_of_reloads(chaotic: World) -> None:
         sound(daemon)
         assert daemon.ready() == (200, "ready\n")
         daemon.until(lambda page: page.up() == [1.0] * 2)
-        assert daemon.eventually(lambda: _is_no_more(held(daemon), before) or None)
+        assert daemon.eventually(lambda: _is_no_more(daemon.held, before) or None)
         assert daemon.stop()[0] == 0
 
 

@@ -95,7 +95,7 @@ def test_one_of_eight_hung_and_released(fake: FakeNvml) -> None:
         assert page.up() == healthy(3)
         assert is_bare(page, 3, "hung")
         daemon.after_polls(1)
-        threads = _threads(daemon)
+        threads = daemon.threads
         longest = staleness(daemon, [0, 1, 2, 4, 5, 6, 7])
         assert max(longest.values()) < FRESH_SECONDS, longest
         page = daemon.page()
@@ -104,15 +104,11 @@ def test_one_of_eight_hung_and_released(fake: FakeNvml) -> None:
         assert age is not None
         assert age > WATCH_SECONDS
         assert daemon.ready() == (200, "ready\n")
-        assert _threads(daemon) == threads
+        assert daemon.threads == threads
         fake.release(3)
         page = daemon.until(lambda page: page.up() == healthy())
         assert page.value(ENERGY, gpu="3")
-        assert _threads(daemon) == threads
-
-
-def _threads(daemon: Daemon) -> int:
-    return len(list(daemon.proc.joinpath("task").iterdir()))
+        assert daemon.threads == threads
 
 
 @pytest.mark.slow

@@ -24,16 +24,6 @@ MIB = 1 << 20
 RECEIVER = "alertmanager_receiver: {routes: [{matchers: [], action: record}]}\n"
 
 
-def descriptors(daemon: Daemon) -> int:
-    """Return how many files the daemon has open."""
-    return len(list((daemon.proc / "fd").iterdir()))
-
-
-def resident_bytes(daemon: Daemon) -> int:
-    """Return how much of the daemon is in memory."""
-    return int((daemon.proc / "statm").read_text().split()[1]) * 4096
-
-
 @pytest.mark.parametrize(
     "storms",
     [
@@ -45,13 +35,13 @@ def test_crowd(storms: bool) -> None:
     """500 of all manners at once, once or again and again: no scrape fails, no trace is left."""
     with running("--simulate", config=RECEIVER) as daemon:
         daemon.page()
-        files, resident = descriptors(daemon), resident_bytes(daemon)
+        files, resident = daemon.descriptors, daemon.resident_bytes
         with crowd(daemon.port, CLIENTS, storms=storms) as clients:
             for _ in range(SCRAPES):
                 assert daemon.page().up() == [1.0] * 8
                 # Those that are just being closed for a new one have their file still.
-                assert descriptors(daemon) <= files + MOST_CONNECTIONS + 100
-                assert resident_bytes(daemon) <= resident + 64 * MIB
+                assert daemon.descriptors <= files + MOST_CONNECTIONS + 100
+                assert daemon.resident_bytes <= resident + 64 * MIB
             clients.calm()
             if ROUNDS > 1:
                 assert clients.gone.wait(STAY_SECONDS + SLACK_SECONDS)
@@ -63,7 +53,7 @@ def test_crowd(storms: bool) -> None:
 
 def unharmed(daemon: Daemon, files: int) -> None:
     """Prove that a daemon has no more files open than before, nothing to tell, and ends well."""
-    daemon.eventually(lambda: True if descriptors(daemon) <= files + 1 else None)
+    daemon.eventually(lambda: True if daemon.descriptors <= files + 1 else None)
     assert daemon.messages("warning") == daemon.messages("error") == []
     assert "Traceback" not in daemon.log
     code, seconds = daemon.stop()
@@ -105,7 +95,7 @@ def test_tls_crowd(tmp_path: Path) -> None:
     )
     flag = f"--web.config.file={files.write(TLS)}"
     with running("--simulate", flag, config=RECEIVER, tls=tls) as daemon:
-        open_files, resident = descriptors(daemon), resident_bytes(daemon)
+        open_files, resident = daemon.descriptors, daemon.resident_bytes
         first = shown(daemon, tls)
         with crowd(daemon.port, CLIENTS, manners, storms=True, source="127.0.0.2") as clients:
             for _ in range(SCRAPES // 2):
@@ -113,8 +103,8 @@ def test_tls_crowd(tmp_path: Path) -> None:
             files.renew()
             for _ in range(SCRAPES // 2):
                 assert shown(daemon, tls) != first
-                assert descriptors(daemon) <= open_files + MOST_CONNECTIONS + 100
-                assert resident_bytes(daemon) <= resident + 64 * MIB
+                assert daemon.descriptors <= open_files + MOST_CONNECTIONS + 100
+                assert daemon.resident_bytes <= resident + 64 * MIB
             clients.calm()
             if ROUNDS > 1:
                 assert clients.gone.wait(STAY_SECONDS + SLACK_SECONDS)
@@ -127,13 +117,13 @@ def test_tls_connections_are_lean(tmp_path: Path) -> None:
     tls = files.trusting()
     flag = f"--web.config.file={files.write(TLS)}"
     with running("--simulate", flag, tls=tls) as daemon, contextlib.ExitStack() as stack:
-        before = resident_bytes(daemon)
+        before = daemon.resident_bytes
         for _ in range(100):
             stack.enter_context(connect(daemon.port, tls=tls)).send(b"GET /met")
         daemon.page()
-        assert resident_bytes(daemon) <= before + 100 * 128 * 1024
+        assert daemon.resident_bytes <= before + 100 * 128 * 1024
         for _ in range(100):
             deaf = stack.enter_context(connect(daemon.port, tls=tls, receive_bytes=4096))
             deaf.send(get() * 20)
         daemon.page()
-        assert resident_bytes(daemon) <= before + 100 * 256 * 1024
+        assert daemon.resident_bytes <= before + 100 * 256 * 1024

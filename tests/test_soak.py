@@ -65,13 +65,6 @@ def test_polls_leave_nothing_behind(
     assert after["threads"] <= before["threads"] + 1, figures  # a hung one may be back later
 
 
-def held(daemon: Daemon) -> tuple[int, int]:
-    """Return how many file descriptors and threads a process has."""
-    folders = (daemon.proc / "fd", daemon.proc / "task")
-    files, threads = (len(list(folder.iterdir())) for folder in folders)
-    return files, threads
-
-
 @pytest.mark.slow
 def test_scrapes_leave_nothing_behind() -> None:
     """2,000 scrapes, on connections of their own and on one, plain and zipped: all is flat."""
@@ -97,7 +90,7 @@ def _settled(daemon: Daemon) -> tuple[int, int] | None:
     """Return what it holds once the server has seen every client go."""
     sockets = [entry for entry in (daemon.proc / "fd").iterdir() if _is_socket(entry)]
     listeners_and_loop = 3
-    return held(daemon) if len(sockets) <= listeners_and_loop else None
+    return daemon.held if len(sockets) <= listeners_and_loop else None
 
 
 def _is_socket(entry: Path) -> bool:

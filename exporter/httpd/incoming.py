@@ -11,7 +11,7 @@ import h11
 from exporter.httpd.message import Limits, Response, Route, find, problem, split_target
 
 HEAD_END = re.compile(rb"\n\r?\n")
-BLANKS = b" " * 128  # h11's time grows with the square of blanks in a row: 16 KiB take a second
+MOST_BLANKS = 127  # in a row: h11's time grows with their square, and 16 KiB take a second
 PIECE_BYTES = 512  # of a body, parsed at a time: bounds the line before a chunk, and trailers
 MOST_CHUNKS = 4096  # of a body: each takes several microseconds, however small it is
 
@@ -131,8 +131,8 @@ class Incoming:
             return b""
         if head.count(b"\n") != head.count(b"\r\n") or b"\n " in head or b"\n\t" in head:
             raise _head_problem("end each line with CR LF, and fold none")
-        if BLANKS in head.replace(b"\t", b" "):
-            raise _head_problem(f"{len(BLANKS)} blanks in a row")
+        if has_too_many_blanks(head):
+            raise _head_problem(f"{MOST_BLANKS + 1} blanks in a row")
         del self._unread[: len(head)]
         return head
 
@@ -189,6 +189,11 @@ class Incoming:
         else:
             status, what = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request line and headers"
         return RequestError(problem(status, f"{what} may take {self._limits.header_bytes} bytes"))
+
+
+def has_too_many_blanks(data: bytes) -> bool:
+    """Return whether more blanks follow each other than h11 gets through in little time."""
+    return b" " * (MOST_BLANKS + 1) in data.replace(b"\t", b" ")
 
 
 def _head_problem(detail: str) -> RequestError:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import h11
 
 from exporter.config import HttpConfig
-from exporter.httpd.incoming import BLANKS
+from exporter.httpd.incoming import MOST_BLANKS, has_too_many_blanks
 from exporter.inference.page import PageError
 from exporter.scaleout.client import USER_AGENT, HttpFailedError, authorization
 from exporter.scaleout.resolver import Resolver
@@ -88,9 +88,9 @@ def _receive(
         if event is h11.NEED_DATA:
             count = receive_into(buffer)  # past the deadline, a TimeoutError
             data = bytes(memoryview(buffer)[:count])
-            if BLANKS in (before + data).replace(b"\t", b" "):
-                raise PageError("too_large", f"its answer has {len(BLANKS)} blanks in a row")
-            before = data[-len(BLANKS) :]
+            if has_too_many_blanks(before + data):
+                raise PageError("too_large", f"its answer has {MOST_BLANKS + 1} blanks in a row")
+            before = data[-MOST_BLANKS:]
             parser.receive_data(data)
         elif isinstance(event, h11.Response):
             _check(event)
