@@ -1,4 +1,4 @@
-"""The three daemons that are compared, and how one is started, timed and ended."""
+"""The daemons that are compared, and how one is started, timed and ended."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
 from client import BenchError, clients
+from fake import GPUS, PROCESSES, ROOT, FakeNvml
 
-ROOT = Path(__file__).resolve().parents[1]
+OURS, FULL, NVITOP, NODE = "gpu-node-exporter", "everything on", "nvitop-exporter", "node_exporter"
+FULL_CONFIG = Path(__file__).with_name("full.yml")
 NODE_EXPORTER_BINARY = ROOT / ".cache/debian/usr/bin/prometheus-node-exporter"
-GPUS = 8
 FIRST_PAGE_SECONDS = 30.0
 RETRY_SECONDS = 0.002  # while nobody listens yet
 INCOMPLETE_SECONDS = 0.01  # while pages lack something
@@ -28,7 +30,10 @@ GRACE_SECONDS = 5.0  # from SIGTERM to SIGKILL
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A daemon that can be started. `{port}` and `{folder}` in its command are filled in."""
+    """A daemon that can be started.
+
+    `{port}` and `{folder}`, an empty folder of its own, are filled in in its command.
+    """
 
     name: str
     version: str
@@ -38,19 +43,24 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The one that is measured, and its peers."""
+    """The one that is measured, as it comes and with everything on, and its peers."""
 
     ours: Program
+    full: Program
     nvitop: Program
     node: Program
 
     def all(self) -> tuple[Program, ...]:
         """Return ours first."""
-        return self.ours, self.nvitop, self.node
+        return self.ours, self.full, self.nvitop, self.node
+
+    def peers(self) -> tuple[Program, ...]:
+        """Return those of others."""
+        return self.nvitop, self.node
 
 
 def find_programs() -> Programs:
-    """Return the three programs, ours compiled as pip and the packages install it.
+    """Return the programs, ours compiled as pip and the packages install it, and its peers.
 
     Raises:
         BenchError: one is not installed.
@@ -61,25 +71,24 @@ def find_programs() -> Programs:
     if missing:
         raise BenchError(f"not installed: {', '.join(missing)}; `make bench` installs them")
     compileall.compile_dir(ROOT / "exporter", quiet=2)
+    as_it_comes = Program(
+        OURS,
+        _version(ours),
+        (str(ours), "--web.listen-address=127.0.0.1:{port}", "--storage.path={folder}"),
+        _shows(b"gpu_power_watts{", b"gpu_process_info{"),
+    )
+    everything = ("--compat.dcgm", f"--config.file={FULL_CONFIG}")
     return Programs(
+        as_it_comes,
+        replace(as_it_comes, name=FULL, command=(*as_it_comes.command, *everything)),
         Program(
-            "gpu-node-exporter",
-            _version(ours),
-            (
-                str(ours),
-                "--web.listen-address=127.0.0.1:{port}",
-                "--storage.path={folder}",
-            ),
-            lambda page: page.count(b"\ngpu_power_watts{") == GPUS,
-        ),
-        Program(
-            "nvitop-exporter",
+            NVITOP,
             _version(nvitop),
             (str(nvitop), "--bind-address=127.0.0.1", "--port={port}"),
-            lambda page: page.count(b"\ngpu_power_usage_W{") == GPUS,
+            _shows(b"gpu_power_usage_W{", b"process_info_info{"),
         ),
         Program(
-            "node_exporter",
+            NODE,
             _version(NODE_EXPORTER_BINARY),
             (
                 str(NODE_EXPORTER_BINARY),
@@ -91,6 +100,11 @@ def find_programs() -> Programs:
             lambda page: b"\nnode_load1 " in page,
         ),
     )
+
+
+def _shows(gpu: bytes, process: bytes) -> Callable[[bytes], bool]:
+    """Return what finds whether a page has these series of every GPU and process of the node."""
+    return lambda page: page.count(b"\n" + gpu) == GPUS and page.count(b"\n" + process) == PROCESSES
 
 
 def _version(program: Path) -> str:
@@ -174,12 +188,10 @@ class Running:
 class Workplace:
     """A folder for logs, and the environment in which all programs find the fake library."""
 
-    def __init__(self, folder: Path, library: Path) -> None:
+    def __init__(self, folder: Path, fake: FakeNvml) -> None:
         self.folder = folder
-        path = [str(library), os.environ.get("LD_LIBRARY_PATH", "")]
-        # No call log and no scenario: each call would pay for them.
-        self.env = {key: v for key, v in os.environ.items() if not key.startswith("FAKE_NVML_")}
-        self.env["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, path))
+        # No call log: each call would pay for it.
+        self.env = {key: v for key, v in fake.env().items() if key != "FAKE_NVML_LOG"}
 
     def child(self, command: Sequence[str]) -> Child:
         """Start a program."""
@@ -188,10 +200,9 @@ class Workplace:
 
     def run(self, program: Program) -> tuple[Child, int]:
         """Start a daemon; return it with its port."""
-        port = free_port()
-        return self.child(
-            [word.format(port=port, folder=self.folder) for word in program.command]
-        ), port
+        port, folder = free_port(), tempfile.mkdtemp(dir=self.folder)
+        command = [word.format(port=port, folder=folder) for word in program.command]
+        return self.child(command), port
 
 
 def await_page(program: Program, child: Child, port: int) -> Running:

@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from client import BenchError
-from daemons import ROOT, Child
-from fake import FakeNvml, nvml_header
+from daemons import Child
+from fake import ROOT, FakeNvml, Node, nvml_header
 
 SOURCE = Path(__file__).with_name("poll_floor.c")
 BOARDS = (sys.executable, str(Path(__file__).with_name("boards.py")))
@@ -51,7 +51,7 @@ def command(program: tuple[str, ...], ticks: int, fast: float, slow: float) -> l
     return [*program, str(ticks), f"{fast:g}", f"{slow:g}"]
 
 
-def difference(program: Path, library: Path, folder: Path) -> str:
+def difference(program: Path, node: Node, folder: Path) -> str:
     """Return how the NVML calls of both differ, "" if they are the same: by the library's log.
 
     Raises:
@@ -59,8 +59,8 @@ def difference(program: Path, library: Path, folder: Path) -> str:
     """
     found: list[str] = []
     for slow, tier in ((NEVER, "fast tick"), (ALWAYS, "slow tick")):
-        floor = _calls_per_tick((str(program),), slow, library, folder)
-        boards = _calls_per_tick(BOARDS, slow, library, folder)
+        floor = _calls_per_tick((str(program),), slow, node, folder)
+        boards = _calls_per_tick(BOARDS, slow, node, folder)
         found += [
             f"{tier}: {what} {boards[what]} times by the exporter, {floor[what]} by poll_floor.c"
             for what in sorted(boards | floor)
@@ -70,12 +70,12 @@ def difference(program: Path, library: Path, folder: Path) -> str:
 
 
 def _calls_per_tick(
-    program: tuple[str, ...], slow: float, library: Path, folder: Path
+    program: tuple[str, ...], slow: float, node: Node, folder: Path
 ) -> Counter[str]:
     with ExitStack() as stack:
         runs = []
         for ticks in CHECK_TICKS:
-            fake = stack.enter_context(FakeNvml(library))
+            fake = stack.enter_context(FakeNvml(node.library, node.scenario))
             log = folder / f"calls-{ticks}.log"
             line = command(program, ticks, CHECK_TICK_SECONDS, slow)
             runs.append((fake, stack.enter_context(Child(line, fake.env(), log))))

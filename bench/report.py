@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from crowded import Crowded
+from daemons import FULL, NODE, NVITOP, OURS
 from decide import Deciding
 from hostile import DRIPPING, SILENT, Siege
 from render import Rendering
 from rounds import Round, Visit
 from tables import P99, Goal, Table, number, percentile, quotient
 
-OURS, NVITOP, NODE = "gpu-node-exporter", "nvitop-exporter", "node_exporter"
+NAMES = (OURS, FULL, NVITOP, NODE)
 MIB = 1 << 20
 
 
@@ -82,7 +81,6 @@ class Results:
     rounds: Sequence[Round]
     renderings: Sequence[Rendering]
     siege: Siege
-    crowded: Crowded
     deciding: Deciding
 
     def visits(self, name: str) -> list[Visit]:
@@ -96,28 +94,25 @@ class Results:
             self._polls(),
             self._rendering(),
             self._siege(),
-            self.crowded.table(),
             self.deciding.table(),
             self._goals(),
         ]
 
     def data(self) -> dict[str, object]:
         """Return what the tables say, unrounded and also by round, as JSON takes it."""
-        names = (OURS, NVITOP, NODE)
         return {
             "measures": [
                 {
                     "name": line.name,
-                    **dict(zip(names, figures, strict=True)),
-                    "rounds": {n: [line.value([v]) for v in self.visits(n)] for n in names},
+                    **dict(zip(NAMES, figures, strict=True)),
+                    "rounds": {n: [line.value([v]) for v in self.visits(n)] for n in NAMES},
                 }
                 for line, figures in self.lines()
             ],
             "polls": [asdict(one.polls) for one in self.rounds],
             "renderings": [asdict(one) for one in self.renderings],
-            "crowded": asdict(self.crowded),
             "deciding": asdict(self.deciding),
-            "goals": [{"name": g.name, "figure": g.figure, "met": g.met} for g in self.goals()],
+            "goals": [goal.data() for goal in self.goals()],
         }
 
     def lines(self) -> Iterator[tuple[Line, list[float | None]]]:
@@ -125,7 +120,7 @@ class Results:
         soaks = sorted({count for visit in self.visits(OURS) for count in visit.soaked})
         more = [Line(f"RSS after {count:,} scrapes, MiB", _soaked(count)) for count in soaks]
         for line in (*LINES, *more):
-            yield line, [line.value(self.visits(name)) for name in (OURS, NVITOP, NODE)]
+            yield line, [line.value(self.visits(name)) for name in NAMES]
 
     def goals(self) -> list[Goal]:
         """Return every goal with its figure."""
@@ -137,29 +132,35 @@ class Results:
         ]
 
     def _ratio_goals(self) -> Iterator[Goal]:
-        for line, (ours, nvitop, node) in self.lines():
+        for line, (ours, full, nvitop, node) in self.lines():
             for peer, figure, most in (
                 (NVITOP, nvitop, line.to_nvitop),
                 (NODE, node, line.to_node),
             ):
-                if most is not None and ours is not None and figure:
+                if most is not None and ours is not None and full is not None and figure:
                     name = line.name.rpartition(",")[0]
-                    yield Goal(f"{name}: times {peer}'s", ours / figure, most)
+                    yield Goal(f"{name}: times {peer}'s", ours / figure, most, full=full / figure)
 
     def _memory_goals(self) -> Iterator[Goal]:
-        ours, nvitop = self.visits(OURS), self.visits(NVITOP)
+        nvitop = self.visits(NVITOP)
         peer = statistics.median(visit.loaded.rss_bytes for visit in nvitop) / MIB
-        soaks = sorted({count for visit in ours for count in visit.soaked})
+        soaks = sorted({count for visit in self.visits(OURS) for count in visit.soaked})
+        few = f"{nvitop[0].scrapes:,}"
         for count in soaks:
-            after = _soaked(count)(ours)
-            base = [v.loaded.rss_bytes / MIB for v in ours if count in v.soaked]
-            if after is not None:
-                few = f"{nvitop[0].scrapes:,}"
-                name = f"RSS after {count:,} scrapes: times {NVITOP}'s after {few} or more"
-                yield Goal(name, after / peer, 1.0)
-                if count == soaks[-1]:
-                    growth = after - statistics.median(base)
-                    yield Goal(f"RSS growth up to {count:,} scrapes, MiB", growth, 1.0)
+            ours, full = (self._soaked(name, count) for name in (OURS, FULL))
+            name = f"RSS after {count:,} scrapes: times {NVITOP}'s after {few} or more"
+            yield Goal(name, ours[1] / peer, 1.0, full=full[1] / peer)
+            if count == soaks[-1]:
+                name = f"RSS growth up to {count:,} scrapes, MiB"
+                yield Goal(name, ours[1] - ours[0], 1.0, full=full[1] - full[0])
+
+    def _soaked(self, name: str, scrapes: int) -> tuple[float, float]:
+        """Return a daemon's RSS in MiB before and after so many scrapes."""
+        seen = [visit for visit in self.visits(name) if scrapes in visit.soaked]
+        return (
+            statistics.median(visit.loaded.rss_bytes for visit in seen) / MIB,
+            statistics.median(visit.soaked[scrapes].rss_bytes for visit in seen) / MIB,
+        )
 
     def _own_goals(self) -> Iterator[Goal]:
         for one in self.renderings:
@@ -169,18 +170,19 @@ class Results:
                 yield Goal(
                     f"{where}: times generate_latest's speed", one.client / seconds, least=40
                 )
-        calls, whole = self._poll_ratios()
+        calls, whole, full = self._poll_ratios()
         yield Goal("NVML part of a poll: times the C program's CPU", calls, 3.5)
-        yield Goal("whole poll: times the C program's CPU", whole, 8.0)
+        yield Goal("whole poll: times the C program's CPU", whole, 8.0, full=full)
         yield Goal("scrape p99 among hostile clients: times unloaded", self._siege_ratio(), 2.0)
         stay = round(self.siege.longest_stay_seconds, 1)
         yield Goal("longest stay of a hostile client, s", stay, 10.0)
 
-    def _poll_ratios(self) -> tuple[float, float]:
+    def _poll_ratios(self) -> tuple[float, float, float]:
         polls = [one.polls for one in self.rounds]
         return (
             statistics.median(poll.our_calls / poll.floor_calls for poll in polls),
             statistics.median(poll.our_process / poll.floor_process for poll in polls),
+            statistics.median(poll.full_process / poll.floor_process for poll in polls),
         )
 
     def _siege_ratio(self) -> float:
@@ -188,21 +190,33 @@ class Results:
 
     def _side_by_side(self) -> Table:
         rows = []
-        for line, (ours, nvitop, node) in self.lines():
-            ratios = [quotient(ours, nvitop), quotient(ours, node)]
-            rows.append((line.name, *map(number, (ours, nvitop, node)), *ratios))
-        head = ("", OURS, NVITOP, NODE, f"/ {NVITOP}", f"/ {NODE}")
-        return Table("Side by side", head, tuple(rows))
+        for line, figures in self.lines():
+            ours, full, *peers = figures
+            ratios = [quotient(one, peer) for one in (ours, full) for peer in peers]
+            rows.append((line.name, *map(number, figures), *ratios))
+        over = [f"{one} / {peer}" for one in ("ours", "all on") for peer in (NVITOP, NODE)]
+        return Table("Side by side", ("", *NAMES, *over), tuple(rows))
 
     def _polls(self) -> Table:
-        polls = [one.polls for one in self.rounds]
-        calls = [statistics.median(1e6 * p for p in part) for part in _columns(polls)]
-        ratios = [f"{ratio:.1f}" for ratio in self._poll_ratios()]
+        polls = [asdict(one.polls) for one in self.rounds]
+
+        def costs(*names: str) -> list[str]:
+            return [number(statistics.median(1e6 * poll[name] for poll in polls)) for name in names]
+
+        calls, whole, full = (f"{ratio:.1f}" for ratio in self._poll_ratios())
+        daemons = costs("floor_process", "our_process", "full_process")
         rows = (
-            ("the NVML calls and what is made of them", *map(number, calls[:2]), ratios[0]),
-            ("the whole process", *map(number, calls[2:]), ratios[1]),
+            (
+                "the NVML calls and what is made of them",
+                *costs("floor_calls", "our_calls"),
+                "",
+                calls,
+                "",
+            ),
+            ("the whole process", *daemons, whole, full),
         )
-        return Table("CPU of a poll at 1 Hz, us", ("", "C program", OURS, "ratio"), rows)
+        head = ("", "C program", OURS, FULL, "ours / C", "all on / C")
+        return Table("CPU of a poll at 1 Hz, us", head, rows)
 
     def _rendering(self) -> Table:
         rows = []
@@ -225,18 +239,5 @@ class Results:
         return Table(title, ("", "without", "with"), tuple(rows))
 
     def _goals(self) -> Table:
-        rows = tuple(
-            (
-                goal.name,
-                f">= {number(goal.least)}" if goal.least > -math.inf else f"<= {number(goal.most)}",
-                number(goal.figure),
-                "met" if goal.met else "MISSED",
-            )
-            for goal in self.goals()
-        )
-        return Table("Goals", ("", "goal", "figure", ""), rows)
-
-
-def _columns(polls: Sequence[object]) -> list[list[float]]:
-    names = ("floor_calls", "our_calls", "floor_process", "our_process")
-    return [[getattr(poll, name) for poll in polls] for name in names]
+        rows = tuple(goal.row() for goal in self.goals())
+        return Table("Goals", ("", "goal", OURS, "", FULL, ""), rows)

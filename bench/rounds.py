@@ -13,7 +13,7 @@ from pathlib import Path
 import floor
 from client import clients
 from cpu import Memory, cpu_seconds, memory
-from daemons import Program, Programs, Running, Workplace, await_page
+from daemons import FULL, OURS, Program, Programs, Running, Workplace, await_page
 
 FRESH_SECONDS = 1.05  # between two scrapes: longer than a poll, so that each sees another page
 PACED_SECONDS = 0.105
@@ -25,7 +25,7 @@ UNKNOWN = Memory(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is measured. `soak`: scrapes of our daemon in the last round, for its memory."""
+    """How much is measured. `soak`: scrapes of ours in the last round, for their memory."""
 
     rounds: int
     starts: int
@@ -65,12 +65,16 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Polls:
-    """CPU seconds of a poll: the NVML calls in C, our NVML part, C with its timer, our daemon."""
+    """CPU seconds of a poll: of the NVML calls and what is made of them, and of a whole process.
+
+    floor: in C. our: by our daemon as it comes. full: with everything on, which calls the same.
+    """
 
     floor_calls: float
     our_calls: float
     floor_process: float
     our_process: float
+    full_process: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,7 @@ def run_round(
         polls = _idle(running, effort, floor_program, workplace, visits)
         _pace(running, effort, visits)
         for daemon in running:
-            ours = daemon.program is programs.ours
+            ours = daemon.program not in programs.peers()
             last = number == effort.rounds - 1
             _load(daemon, effort, effort.soak if ours and last else (), visits)
         idle = {one.name: one.idle_cpu_per_second for one in visits.values()}
@@ -156,12 +160,13 @@ def _idle(
         for visit in visits.values():
             visit.idle_cpu_per_second = used[visit.name] / elapsed
         floor_calls, our_calls = (float(poller.finish(ticks + 10.0)) for poller in pollers)
-    ours = next(iter(visits.values()))
+    ours, full = (visits[name].idle_cpu_per_second * POLL_SECONDS for name in (OURS, FULL))
     return Polls(
         floor_calls=floor_calls,
         our_calls=our_calls,
         floor_process=used["floor"] / elapsed * POLL_SECONDS,
-        our_process=ours.idle_cpu_per_second * POLL_SECONDS,
+        our_process=ours,
+        full_process=full,
     )
 
 

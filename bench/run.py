@@ -1,4 +1,4 @@
-"""Measures the exporter beside its peers, on one fake node of 8 H100, in one run.
+"""Measures the exporter beside its peers, on one fake node of 8 H100 with 50 processes, in one run.
 
 Daemons run side by side in rounds of fresh processes, so that what else the machine does meets all
 of them: compare ratios of one run, not figures of two. docs/performance.md says what is measured.
@@ -15,11 +15,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-import crowded
 import decide
 import fake
 import floor
@@ -27,6 +27,7 @@ import hostile
 import render
 from client import BenchError
 from daemons import Programs, Workplace, find_programs
+from fake import FakeNvml
 from report import Results
 from rounds import Effort, run_round
 
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bench/run.py",
-        description="Measure gpu-node-exporter beside its peers; takes about 8 minutes.",
+        description="Measure gpu-node-exporter beside its peers; takes about 9 minutes.",
     )
     parser.add_argument(
         "--quick", action="store_true", help="one short round, in a minute: to try, not to quote"
@@ -116,11 +117,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure(programs: Programs, effort: Effort) -> tuple[Results, list[str]]:
-    library, floor_program = fake.library(), floor.build()
-    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        workplace = Workplace(Path(scratch), library)
+    floor_program = floor.build()
+    with ExitStack() as stack:
+        node = stack.enter_context(fake.node())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        workplace = Workplace(folder, stack.enter_context(FakeNvml(node.library, node.scenario)))
         _say("comparing the NVML calls of poll_floor.c with the exporter's")
-        different = floor.difference(floor_program, library, workplace.folder)
+        different = floor.difference(floor_program, node, folder)
         rounds = []
         for number in range(effort.rounds):
             _say(f"round {number + 1} of {effort.rounds}: all daemons side by side")
@@ -129,8 +132,6 @@ def _measure(programs: Programs, effort: Effort) -> tuple[Results, list[str]]:
         siege = hostile.besiege(programs.ours, workplace, effort.siege_scrapes)
         _say("rendering")
         renderings = render.measure(effort.render_seconds)
-        _say("everything on, and many processes")
-        full = crowded.measure(programs.ours, library, workplace.folder, effort.idle_seconds)
         _say("deciding and sending")
         deciding = decide.measure(effort.requests)
     notes = []
@@ -138,11 +139,13 @@ def _measure(programs: Programs, effort: Effort) -> tuple[Results, list[str]]:
         notes.append(f"**The C program makes other calls, so its ratios say nothing**: {different}")
     if effort is not FULL:
         notes.append("**Not the full measurement: p99 and CPU are rough.**")
-    return Results(rounds, renderings, siege, full, deciding), notes
+    return Results(rounds, renderings, siege, deciding), notes
 
 
 def _machine(programs: Programs, effort: Effort, seconds: float) -> str:
-    peers = ", ".join(f"{program.name} {program.version}" for program in programs.all())
+    peers = ", ".join(
+        f"{program.name} {program.version}" for program in (programs.ours, *programs.peers())
+    )
     load = " ".join(f"{one:.2f}" for one in os.getloadavg())
     return (
         f"{effort.rounds} rounds in {seconds / 60:.1f} minutes; {peers}; "

@@ -11,17 +11,43 @@ P99 = 0.99
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A figure, and what it shall not pass: `most` from above or `least` from below."""
+    """Figures, and what they shall not pass: `most` from above or `least` from below.
+
+    figure: of the daemon as it comes, or what does not depend on how it was started. full: of the
+    daemon with everything on, where that was measured.
+    """
 
     name: str
     figure: float
     most: float = math.inf
     least: float = -math.inf
+    full: float | None = None
 
-    @property
-    def met(self) -> bool:
-        """Whether the figure keeps to the bounds."""
-        return self.least <= self.figure <= self.most
+    def is_met_by(self, figure: float) -> bool:
+        """Return whether a figure keeps to the bounds."""
+        return self.least <= figure <= self.most
+
+    def row(self) -> tuple[str, ...]:
+        """Return name, bound, and both figures with what is to be said of them."""
+        bound = f">= {number(self.least)}" if self.least > -math.inf else f"<= {number(self.most)}"
+        return self.name, bound, *self._verdict(self.figure), *self._verdict(self.full)
+
+    def data(self) -> dict[str, object]:
+        """Return it as JSON takes it, unrounded."""
+        full = None if self.full is None else self.is_met_by(self.full)
+        met = self.is_met_by(self.figure)
+        return {
+            "name": self.name,
+            "figure": self.figure,
+            "met": met,
+            "full": self.full,
+            "full_met": full,
+        }
+
+    def _verdict(self, figure: float | None) -> tuple[str, str]:
+        if figure is None:
+            return "", ""
+        return number(figure), "met" if self.is_met_by(figure) else "MISSED"
 
 
 @dataclass(frozen=True, slots=True)
