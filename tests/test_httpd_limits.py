@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from http_client import (
@@ -36,6 +37,8 @@ ROUTES = (
     Route("/page", ("GET",), lambda _: Response(200, PAGE)),
     Route("/upload", ("POST",), lambda request: Response(200, request.body), max_body_bytes=1000),
 )
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+CLOSING_SECONDS = 0.1  # 256 connections at once took 0.04 s with both cores busy
 IMPATIENT = Limits(request_seconds=0.4, idle_seconds=PATIENCE_SECONDS)
 
 
@@ -95,6 +98,15 @@ def test_slow_request(impatient: Running, start: bytes, earlier_requests: int) -
         assert (answer.status, answer.headers["connection"]) == (408, "close")
         assert b"not complete after 0.4 s" in answer.body
         assert stalling.rest() == b""
+
+
+def test_documented_time() -> None:
+    """A request has the time that the documents tell, and 10 s leave some for closing it."""
+    seconds = Limits().request_seconds
+    assert seconds <= 10.0 - CLOSING_SECONDS
+    for name, told in (("operations", "A request has {} s"), ("security", "| {} s, the handshake")):
+        text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+        assert told.format(f"{seconds:g}") in text
 
 
 def test_silent_connection(impatient: Running) -> None:
