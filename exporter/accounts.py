@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
+from exporter.frozen import dataclass
 from exporter.processes_view import Account
 from exporter.procs import OTHER, UNKNOWN
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from exporter.crew import Job
+from exporter.frozen import dataclass
 from exporter.processes_view import Limits
 from exporter.sampling import (
     DeviceGoneError,
@@ -61,7 +63,7 @@ class Plan:
         return math.inf if tier is Tier.STATIC else 0.0  # fast: at every tick
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class Outcome:
     """What reading a GPU gave: by group a reading (None where it failed), seconds, and errors."""
 

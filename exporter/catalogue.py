@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from exporter import (
@@ -15,6 +14,7 @@ from exporter import (
     scaleout_view,
     status,
 )
+from exporter.frozen import dataclass
 from exporter.gpu import (
     clocks,
     confidential,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from exporter.frozen import dataclass
 
 MOST_LINES = 64  # version 1 has a line a hierarchy, about a dozen
 LONGEST_NAME = 255  # NAME_MAX: no cgroup's name is longer

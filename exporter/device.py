@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pynvml
@@ -12,6 +11,7 @@ import pynvml
 from exporter import lists, structs
 from exporter.batches import U32, U64, FieldBatch, GpmBatch, GpmSamples, SerialCalls
 from exporter.fields import Field, field_id
+from exporter.frozen import dataclass
 from exporter.load_samples import LoadSamples
 from exporter.partitions import NvmlMigDevice, Partitions
 from exporter.refusals import Refusals

@@ -122,8 +122,9 @@ def field_id(field: Field, driver_version: str) -> int | None:
             be read counts as older than every row of the table: a missing series is better than
             one that means something else.
     """
-    if isinstance(field.value, int):
-        return field.value
+    number = field.value
+    if isinstance(number, int):
+        return number
     match = re.match(r"(\d+)(?:\.(\d+))?", driver_version)
     version = (int(match[1]), int(match[2] or 0)) if match else (0, 0)
     return next((ids[field] for since, ids in _MOVED if version >= since), None)

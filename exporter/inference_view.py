@@ -6,8 +6,9 @@ It is theirs, not ours: /metrics has none of it but whether they could be read.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 
+from exporter.frozen import dataclass
 from exporter.metric import Metric, MetricVec, Row
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from exporter.frozen import dataclass
 
 LONGEST_VALUE = 256  # characters that a pattern is tried on; a longer value matches no pattern
 MOST_REPEATS = 2  # in one pattern, or one of its choices: 0.1 ms on the longest value

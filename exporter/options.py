@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from exporter import host
 from exporter.board import Plan
 from exporter.catalogue import COLLECTORS, GPU_READERS, RULE_METRICS, UTILIZATION_SAMPLES
 from exporter.config import Config
+from exporter.frozen import dataclass
 from exporter.gpu.identity import READER as IDENTITY
 from exporter.gpu.utilization import RATES_READER
 from exporter.gpu.utilization import READER as UTILIZATION

@@ -7,11 +7,11 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from exporter.board import Board, Outcome, Plan
 from exporter.crew import Crew, Job
+from exporter.frozen import dataclass
 from exporter.hold import Hold
 from exporter.host import Group
 from exporter.host_poll import HostPoll

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from exporter.frozen import dataclass
 from exporter.gpu.processes import Activity, GpuProcess
 from exporter.metric import Kind, Metric, MetricVec, Row
 from exporter.procs import HostProcess

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Protocol
 
 from exporter.cgroup import Attribution
+from exporter.frozen import dataclass
 
 FULL_ID, SHORT_ID = 64, 12  # digits of a container's hash; `docker ps` shows the short one
 

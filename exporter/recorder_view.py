@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from exporter.frozen import dataclass
 from exporter.metric import Kind, Metric, MetricVec, Row
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from exporter.fields import Field
+from exporter.frozen import dataclass
 
 T = TypeVar("T")
 
@@ -60,8 +60,7 @@ class DriverAbsentError(Exception):
     """There is no usable driver here now; the text says why and what would help."""
 
 
-@dataclass(frozen=True, slots=True)
-class FieldRequest:
+class FieldRequest(NamedTuple):
     """A field value to be read in the batch of a tier.
 
     `scope` is the link of a per-link field, or fields.ALL_LINKS for their sum. With `instead_of`

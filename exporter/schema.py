@@ -23,10 +23,11 @@ import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
+
+from exporter.frozen import dataclass
 
 Place = tuple[str | int, ...]
 """The way down from a section: keys as the file spells them, positions in lists from 0."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from exporter.frozen import dataclass
 from exporter.gpu.clocks import AllClocks, Clocks, MaxClocks, SlowClocks
 from exporter.gpu.confidential import Confidential
 from exporter.gpu.ecc import Ecc, EccLocations, EccMode, EccSram

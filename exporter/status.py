@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from exporter.frozen import dataclass
 from exporter.metric import Kind, Metric, MetricVec, Row
 from exporter.sampling import Fault
 from exporter.snapshot import Process, Snapshot

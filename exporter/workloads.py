@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from exporter.accounts import Accounts, Meter, Share
+from exporter.frozen import dataclass
 from exporter.gpu.processes import GpuProcess, Processes, total_bytes
 from exporter.processes_view import Limits, OnGpu, OnHost, ProcessesView, Workloads
 from exporter.procs import OTHER, UNKNOWN, HostProcess, ProcessSource

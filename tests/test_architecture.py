@@ -77,6 +77,27 @@ def test_files_stay_rooms(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 300
 
 
+def test_frozen_classes_are_made_in_one_way() -> None:
+    """The standard library's slow frozen dataclass is used only for order, which ours has not."""
+    slow = {
+        (path.name, text)
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        for text in map(ast.unparse, node.decorator_list)
+        if text.startswith("dataclasses.dataclass") and "frozen" in text
+    }
+    assert slow == {("decode.py", "dataclasses.dataclass(frozen=True, slots=True, order=True)")}
+    importing = {
+        path.name
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "dataclasses"
+        if "dataclass" in {alias.name for alias in node.names}
+    }
+    assert importing == {"frozen.py"}
+
+
 def test_import_layers_hold() -> None:
     """Imports point one way: the layers in pyproject.toml, checked by import-linter."""
     linter = Path(sys.executable).parent / "lint-imports"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -22,6 +22,7 @@ from exporter.config.receivers import (
     WebhookConfig,
 )
 from exporter.config.rules import DEFAULT_RULES, Aggregate, Condition, Rule
+from exporter.frozen import dataclass
 from exporter.schema import ConfigError, Place, boolean, key, label_name, plain
 
 __all__ = [

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from exporter.frozen import dataclass
 from exporter.schema import Place, identifier, key
 
 _INDEX = "(0|[1-9][0-9]{0,2})"

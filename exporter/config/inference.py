@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from exporter.config.client import HttpConfig
 from exporter.config.groups import gpu
 from exporter.config.urls import is_exposed, url
+from exporter.frozen import dataclass
 from exporter.schema import Place, as_duration, choice, duration, identifier, key
 
 KINDS = ("auto", "vllm", "tgi", "triton")

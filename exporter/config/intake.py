@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from exporter.config.client import Authorization
+from exporter.frozen import dataclass
 from exporter.schema import Place, boolean, identifier, key
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from exporter.frozen import dataclass
 from exporter.schema import Place, as_duration, duration, key
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from exporter.config.client import HttpConfig, Retry
 from exporter.config.template import mistakes
 from exporter.config.urls import base_url, is_exposed, url
+from exporter.frozen import dataclass
 from exporter.schema import Key, Place, boolean, choice, count, duration, file_path, identifier, key
 
 FORMATS = ("json", "cloudevents", "template")

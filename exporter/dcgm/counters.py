@@ -6,9 +6,9 @@ Names, types and help texts are those of its etc/default-counters.csv.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
+from exporter.frozen import dataclass
 from exporter.gpu.memory import Memory
 from exporter.gpu.mig import Instance
 from exporter.gpu.profiling import Profiling

@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from exporter.doctor.facts import Facts, Machine, Xids
 from exporter.doctor.readspeed import measure
 from exporter.doctor.report import Report
 from exporter.flags import Parser, add_config, add_simulate, add_storage
+from exporter.frozen import dataclass
 from exporter.host import GROUPS
 from exporter.once import sources, watch
 from exporter.poll import Sources

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from exporter.frozen import dataclass
 from exporter.snapshot import Gpu, Snapshot
 from exporter.xid.ledger import Count
 

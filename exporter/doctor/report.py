@@ -6,7 +6,6 @@ import json
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from exporter.doctor import trial
@@ -14,6 +13,7 @@ from exporter.doctor.checks import worst
 from exporter.doctor.facts import Facts, vram
 from exporter.doctor.finding import Finding, Severity, Step
 from exporter.doctor.words import counted
+from exporter.frozen import dataclass
 from exporter.snapshot import Gpu
 
 WIDTH, INDENT = 80, 11

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from exporter.catalogue import CATALOGUE, Table
 from exporter.doctor.facts import Facts, ReadSpeed, vram
 from exporter.doctor.finding import Finding, Kind, Severity, Step, fine, names
 from exporter.doctor.words import MIB, counted, size
+from exporter.frozen import dataclass
 from exporter.metric import Metric
 from exporter.sampling import Tier
 from exporter.snapshot import Gpu

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from exporter.frozen import dataclass
 
 MAX_BYTES = 1 << 20  # of a config.json; real ones have a few KiB
 

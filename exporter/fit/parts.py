@@ -6,10 +6,10 @@ docs/fit.md has the source of each, and the published figures that they are chec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 
 from exporter.fit.model import Model
+from exporter.frozen import dataclass
 
 # Bytes of a weight. int4: four bits, and for each group of 128 a scale of 16 bits and a zero of 4.
 DTYPES: Mapping[str, float] = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from exporter.fit.model import Model
 from exporter.fit.parts import Need, Use, need
+from exporter.frozen import dataclass
 
 MAX_BATCH = 1 << 20
 

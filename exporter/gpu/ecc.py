@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from exporter.fields import Field
+from exporter.frozen import dataclass
 from exporter.gpu.bounds import count, flag
 from exporter.metric import Kind, Metric, MetricVec, Row
 from exporter.sampling import Device, FieldRequest, Reader, Tier

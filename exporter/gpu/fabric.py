@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from uuid import UUID
 
+from exporter.frozen import dataclass
 from exporter.metric import Kind, Metric, MetricVec, Row
 from exporter.returns import error_name
 from exporter.sampling import Device, Reader, Tier

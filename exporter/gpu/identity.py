@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from exporter.frozen import dataclass
 from exporter.metric import Kind, MetricVec, Row
 from exporter.sampling import Device, Reader, Tier
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from exporter.frozen import dataclass
 from exporter.gpu.bounds import MAX_BYTES, within
 from exporter.metric import Metric, Row
 from exporter.sampling import Device, MigDevice, Reader, Tier

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+from exporter.frozen import dataclass
 from exporter.gpu import memory, profiling
 from exporter.gpu.memory import Memory
 from exporter.gpu.profiling import Profiling

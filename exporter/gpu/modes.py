@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from exporter.frozen import dataclass
 from exporter.gpu.bounds import flag
 from exporter.metric import Metric, MetricVec, Row
 from exporter.sampling import Device, Reader, Tier

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from exporter.fields import ALL_LINKS, Field
+from exporter.frozen import dataclass
 from exporter.gpu.bounds import MAX_BYTES, count, within
 from exporter.metric import Kind, Metric, Row
 from exporter.sampling import Device, FieldRequest, Reader, Tier

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from exporter.fields import Field
+from exporter.frozen import dataclass
 from exporter.gpu.bounds import MAX_BYTES, count, within
 from exporter.gpu.identity import sysfs_bus_id
 from exporter.gpu.nvlink import KIB, LINKS

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from heapq import nsmallest
 from types import MappingProxyType
 from typing import Any
 
+from exporter.frozen import dataclass
 from exporter.gpu.bounds import MAX_BYTES, within
 from exporter.metric import Metric, Row
 from exporter.sampling import Device, ProcessSample, Reader, RunningProcess, Tier

@@ -7,8 +7,9 @@ the one query of the tick, for the time since the tick before.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from exporter.frozen import dataclass
 from exporter.metric import Metric, MetricVec, Row
 from exporter.sampling import Device, Reader, Tier
 

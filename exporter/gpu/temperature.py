@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from exporter.fields import Field
+from exporter.frozen import dataclass
 from exporter.gpu.bounds import MAX_FAN_PERCENT, MAX_FANS, within
 from exporter.metric import Metric, MetricVec, Row
 from exporter.sampling import Device, FieldRequest, Reader, Tier

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
+from exporter.frozen import dataclass
 from exporter.metric import Kind, Metric, MetricVec, Row
 from exporter.sampling import Device, LoadSample, Reader, Tier
 

@@ -1,9 +1,9 @@
 """The host beside the GPUs: one file a group, each with a dataclass, `read` and METRICS."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from exporter.frozen import dataclass
 from exporter.host import cpu, disk, memory, pressure, swap, thermal
 from exporter.metric import Row
 from exporter.sampling import Tier

@@ -1,10 +1,11 @@
 """What the host's CPUs spend their time on, and its load."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import psutil
 
+from exporter.frozen import dataclass
 from exporter.metric import Kind, MetricVec, Row
 
 LARGE_STEP_SECONDS = 3.0

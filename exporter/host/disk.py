@@ -1,10 +1,10 @@
 """What the host's block devices have read and written."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from exporter.frozen import dataclass
 from exporter.host.procfs import SYS, names
 from exporter.metric import Kind, MetricVec, Row
 

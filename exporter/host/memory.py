@@ -3,9 +3,9 @@
 Not through psutil, which reads every line of the file, and takes twice as long over it.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.frozen import dataclass
 from exporter.host.procfs import PROC, number, text
 from exporter.metric import Metric, Row
 

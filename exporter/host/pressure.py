@@ -1,8 +1,8 @@
 """How long the host's tasks wait for CPU, memory and I/O, and what the kernel kills for memory."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.frozen import dataclass
 from exporter.host.procfs import PROC, number, text_or_empty
 from exporter.metric import Kind, Metric, MetricVec, Row
 

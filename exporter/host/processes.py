@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 
 from exporter.cgroup import Attribution, attribution
+from exporter.frozen import dataclass
 from exporter.host.procfs import PROC, number, text
 from exporter.procs import HostProcess
 

@@ -5,9 +5,9 @@ often have pages of 64 KiB) and says 0 for a counter that the kernel does not ke
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.frozen import dataclass
 from exporter.host.procfs import PROC, number, text, text_or_empty
 from exporter.metric import Kind, Metric, Row
 

@@ -1,8 +1,8 @@
 """The kernel's thermal zones: CPU packages, boards, chipsets."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.frozen import dataclass
 from exporter.host.procfs import SYS, names, text
 from exporter.metric import MetricVec, Row
 

@@ -8,11 +8,11 @@ import logging
 import socket
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from http import HTTPStatus
 from typing import Any, cast
 
+from exporter.frozen import dataclass
 from exporter.httpd.gate import Gate, Verdict, Visitor
 from exporter.httpd.incoming import Incoming, RequestError
 from exporter.httpd.message import Limits, Request, Response, Route, client_of, head, problem

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from exporter.frozen import dataclass
 from exporter.httpd.message import Response
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import re
 import socket
-from dataclasses import dataclass
+
+from exporter.frozen import dataclass
 
 BACKLOG = 1024  # not yet accepted; beyond it the kernel lets a client wait for a second
 # Of answers that a client does not take, in the kernel, which doubles it: it would be 4 MiB.

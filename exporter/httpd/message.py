@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address, ip_network
+
+from exporter.frozen import dataclass
 
 ABSOLUTE_FORM = re.compile("^https?://[^/?]*", re.IGNORECASE)  # what a proxy is asked with
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import logging
 import socket
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from exporter.httpd.connection import Connection, Shared, Stage
 from exporter.httpd.gate import Gate
@@ -28,7 +28,7 @@ WARNING_SECONDS = 60.0  # between two log lines about that
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class _Seldom:
     """Something that clients can bring about as often as they like: told once a minute at most."""
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+from exporter.frozen import dataclass
 from exporter.inference.page import Labels, Page, Type
 from exporter.inference_view import Load
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import h11
 
 from exporter.config import HttpConfig
+from exporter.frozen import dataclass
 from exporter.httpd.incoming import MOST_BLANKS, has_too_many_blanks
 from exporter.inference.page import PageError
 from exporter.scaleout.client import USER_AGENT, HttpFailedError, authorization

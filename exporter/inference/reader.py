@@ -6,9 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from exporter.config import InferenceServer
+from exporter.frozen import dataclass
 from exporter.inference.engines import Engine, engines, look
 from exporter.inference.fetch import Source, fetch
 from exporter.inference.latency import Latency

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from exporter.facts import facts
+from exporter.frozen import dataclass
 from exporter.recorder import store
 from exporter.recorder.encode import Encoder
 from exporter.recorder.model import Mark

@@ -6,11 +6,12 @@ changed, so that a reader can start there.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from typing import Any
 
 from exporter.catalogue import CATALOGUE, Labels, Table, owners
@@ -55,7 +56,7 @@ def end_frame(end: End) -> Frame:
     return {"frame": "end", **asdict(end)}
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class _Slot:
     """One thing of a table, as the sample before had it."""
 

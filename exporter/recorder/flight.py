@@ -5,14 +5,15 @@ It has no clock of its own: durations count on the monotonic clock of the snapsh
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.config import Config, FlightRecorder
+from exporter.frozen import dataclass
 from exporter.recorder.archive import Archive, Begin, Finish, Note, Survey, Take
 from exporter.recorder.model import REQUESTED, WITHDRAWN, Mark, mark_of
 from exporter.recorder.ring import Ring, Seen
@@ -59,7 +60,7 @@ class Settings:
         return max(math.ceil(interval_seconds / self.tick_seconds - 1e-9), 1)
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class _Recording:
     """The one under way."""
 

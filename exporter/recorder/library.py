@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.frozen import dataclass
 from exporter.recorder import store
 from exporter.recorder.decode import Decoder, read
 from exporter.recorder.model import Item, RecordingError

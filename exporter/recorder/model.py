@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from exporter.frozen import dataclass
 from exporter.scaleout.model import EventKind, RuleEvent, SeriesSummary
 
 FORMAT = "gpu-node-exporter flight recording"

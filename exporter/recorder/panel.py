@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+from exporter.frozen import dataclass
 from exporter.recorder import axis
 from exporter.recorder.model import Series
 from exporter.recorder.summary import Summary, series_of

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
+from exporter.frozen import dataclass
 from exporter.snapshot import Snapshot
 
 MOST_SNAPSHOTS = 600  # about 14 MiB with eight H100; the default, 120 s at 1 Hz, takes 3 MiB

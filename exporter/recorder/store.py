@@ -6,9 +6,9 @@ import fcntl
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.frozen import dataclass
 from exporter.recorder.clock import stamp
 from exporter.recorder_view import Stored
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from exporter.frozen import dataclass
 from exporter.recorder.checks import count_from, mark_from, number_from, text_from
 from exporter.recorder.decode import Decoder, read
 from exporter.recorder.model import Header, Item, Mark, Sample, Series
@@ -77,7 +79,7 @@ class Summary:
     marks: tuple[Mark, ...]
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class _Statistics:
     minimum: float = math.inf
     maximum: float = -math.inf

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 
+from exporter.frozen import dataclass
 from exporter.recorder.model import Mark
 from exporter.recorder.summary import Summary
 

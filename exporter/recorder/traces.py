@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from exporter.recorder.model import Header, Item, Sample, Series
 from exporter.recorder.summary import series_of
@@ -11,7 +12,7 @@ from exporter.recorder.summary import series_of
 HOLE_INTERVALS = 2.5  # a longer way between two samples is not drawn
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class Trace:
     """One series, in pixels from the left and in its own unit. A hole parts two runs.
 

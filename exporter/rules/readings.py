@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 
 from exporter.config import Condition, Rule
+from exporter.frozen import dataclass
 from exporter.rules.samples import GpuTick, Tick, is_per_gpu
 from exporter.rules.sustained import is_hole
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from exporter.catalogue import CATALOGUE, GPU_LABELS, RULE_METRICS, RULE_ONLY, Table, watched
 from exporter.config import Rule, ScaleGroup
 from exporter.config.groups import indexes
+from exporter.frozen import dataclass
 from exporter.snapshot import Gpu, Snapshot
 
 UTILIZATION = "gpu_utilization_ratio"

@@ -8,10 +8,11 @@ too low a coverage, starts every wait anew.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from exporter.config import Rule
+from exporter.frozen import dataclass
 from exporter.rules.readings import Level, Owner, Reading, Sample
 from exporter.rules.samples import Tick
 from exporter.rules.sustained import expected_samples, has_lasted, is_covered, is_hole

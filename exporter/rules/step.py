@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from exporter.config import Condition, Rule
+from exporter.frozen import dataclass
 from exporter.rules import windows
 from exporter.rules.readings import Level, Reading, Smoothed, readings, smooth
 from exporter.rules.samples import UTILIZATION, GpuTick, Tick

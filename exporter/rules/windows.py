@@ -7,8 +7,8 @@ and the minimum agree on every sample. Tuples stand for rings: states are never 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
 
+from exporter.frozen import dataclass
 from exporter.rules.sustained import ROUNDING_SECONDS, expected_samples, is_covered, is_hole
 from exporter.rules_view import Window
 

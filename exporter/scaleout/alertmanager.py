@@ -6,10 +6,11 @@ import json
 import logging
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
 
 from exporter.config import AlertmanagerConfig
+from exporter.frozen import dataclass
 from exporter.scaleout.answers import answered_at, refused_for_now
 from exporter.scaleout.client import Answer, HttpClient, HttpFailedError
 from exporter.scaleout.clock import Clock, rfc3339

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from exporter.config import KubernetesConfig
+from exporter.frozen import dataclass
 from exporter.scaleout.answers import answered_at, refused_for_now
 from exporter.scaleout.client import Answer, HttpClient, HttpFailedError
 from exporter.scaleout.clock import Clock

@@ -9,12 +9,12 @@ import re
 import time
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 from exporter import __version__
 from exporter.config import HttpConfig, urls
+from exporter.frozen import dataclass
 from exporter.scaleout.resolver import Resolver
 from exporter.secretfile import SecretError, read_secret
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from exporter.config import Action
+from exporter.frozen import dataclass
 from exporter.scaleout.outbox import Recorded
 
 

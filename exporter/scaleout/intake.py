@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
 
 from exporter import httpd
 from exporter.config import Action, AlertmanagerReceiver
+from exporter.frozen import dataclass
 from exporter.httpd import Request, Response
 from exporter.httpd.message import problem
 from exporter.matchers import Matcher, parse_matchers

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from http import HTTPStatus
 from typing import Any
 
+from exporter.frozen import dataclass
 from exporter.scaleout.apiserver import (
     MAX_CONFLICTS,
     ApiServer,

@@ -7,10 +7,10 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from exporter.config import Action
+from exporter.frozen import dataclass
 from exporter.scaleout.clock import rfc3339
 from exporter.scaleout.model import EventKind, RuleEvent, SeriesSummary
 from exporter.scaleout.records import REQUESTED, RESOLVED, Change, Row

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Any
+
+from exporter.frozen import dataclass
 
 VERSION = "4"
 MAX_BODY_BYTES = 1 << 20

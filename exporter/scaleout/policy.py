@@ -6,10 +6,11 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 from exporter.config import Action
+from exporter.frozen import dataclass
 from exporter.scaleout import message, rows, verdict
 from exporter.scaleout.audit import Audit
 from exporter.scaleout.clock import Clock

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from exporter.config import AlertmanagerConfig, KubernetesConfig, Receiver, WebhookConfig
+from exporter.frozen import dataclass
 from exporter.scaleout import model
 from exporter.scaleout.clock import Clock
 from exporter.scaleout.records import Episode

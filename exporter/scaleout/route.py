@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from dataclasses import dataclass
 
+from exporter.frozen import dataclass
 from exporter.scaleout.client import HttpFailedError
 from exporter.scaleout.resolver import ResolveError, Resolver
 from exporter.scaleout.tls import BoundedSocket, secured

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from exporter.config import Action
+from exporter.frozen import dataclass
 from exporter.scaleout.model import EventKind, RuleEvent
 from exporter.scaleout.records import Episode, Key, Limits, Pause
 from exporter.schema import as_duration

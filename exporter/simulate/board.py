@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from exporter.fields import Field
+from exporter.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

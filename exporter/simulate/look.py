@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from exporter.frozen import dataclass
 from exporter.simulate.ailments import SOUND, Ailments
 from exporter.simulate.board import Board
 from exporter.simulate.scenario import Moment

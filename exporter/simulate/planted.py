@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from exporter.fields import Field
+from exporter.frozen import dataclass
 from exporter.simulate.board import MigSlice
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 
+from exporter.frozen import dataclass
 from exporter.simulate.ailments import Ailments
 from exporter.simulate.board import Board, MigSlice
 from exporter.simulate.boards import A100, B200, GB10, H100, L40S, MIG, RTX_4090, T4

@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from zlib import crc32
 
+from exporter.frozen import dataclass
 from exporter.simulate.board import Board
 
 LOOP_SECONDS = 900

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from exporter.cgroup import attribution
+from exporter.frozen import dataclass
 from exporter.procs import HostProcess
 from exporter.simulate.scenario import LOOP_SECONDS
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from exporter.frozen import dataclass
 from exporter.sampling import FoundGpu
 
 LOOK_SECONDS = 0.05

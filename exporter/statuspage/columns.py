@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from exporter.frozen import dataclass
 from exporter.statuspage import spark, units
 from exporter.statuspage.spark import Scale
 from exporter.statuspage.view import GpuStatus, Status

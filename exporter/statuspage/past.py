@@ -10,9 +10,10 @@ import math
 import threading
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Generic, TypeVar
 
+from exporter.frozen import dataclass
 from exporter.gpu.identity import Identity
 from exporter.snapshot import Gpu, Host, Snapshot
 from exporter.statuspage.problems import Key, find

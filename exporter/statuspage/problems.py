@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from exporter.frozen import dataclass
 from exporter.rules_view import FIRING
 from exporter.sampling import Fault
 from exporter.snapshot import Snapshot

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
+from exporter.frozen import dataclass
 from exporter.recorder.svg import safe
 from exporter.statuspage.past import SPANS, Band
 

@@ -6,8 +6,8 @@ The names are a promise. None: not known, or not there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from exporter.frozen import dataclass
 from exporter.statuspage.past import Band
 
 VERSION = 1  # goes up only when a reader of the version before would misread

@@ -8,10 +8,10 @@ import logging
 import os
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
+from exporter.frozen import dataclass
 from exporter.httpd import Verdict, Visitor
 from exporter.httpd.message import problem
 from exporter.schema import ConfigError

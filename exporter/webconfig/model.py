@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import MappingProxyType
 
+from exporter.frozen import dataclass
 from exporter.schema import Place, boolean, count, duration, key, listed, near_path, nearest, plain
 
 VERSIONS = ("TLS12", "TLS13")

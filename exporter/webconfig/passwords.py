@@ -16,8 +16,8 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
+from exporter.frozen import dataclass
 from exporter.httpd import Verdict
 from exporter.httpd.message import client_of
 

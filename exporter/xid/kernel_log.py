@@ -6,9 +6,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
+from exporter.frozen import dataclass
 from exporter.xid.ledger import Event, Ledger, Result, Source
 from exporter.xid.line import LOOKS_LIKE, MalformedError, parse
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
-from dataclasses import dataclass
 from enum import Enum
 
 from exporter.facts import facts
+from exporter.frozen import dataclass
 from exporter.xid.line import OFF_THE_BUS
 from exporter.xid.table import xid
 

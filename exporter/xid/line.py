@@ -13,7 +13,8 @@ anything.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from exporter.frozen import dataclass
 
 LOOKS_LIKE = "NVRM: Xid"
 OFF_THE_BUS = 79

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from exporter.frozen import dataclass
 from exporter.sampling import Driver, Fault, FoundGpu
 from exporter.threads import start
 from exporter.xid.kernel_log import KernelLog, Opener

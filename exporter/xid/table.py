@@ -7,9 +7,10 @@ https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html (October 20
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
+
+from exporter.frozen import dataclass
 
 UNKNOWN = "UNKNOWN"  # the mnemonic or action that the catalogue does not have
 
