@@ -22,13 +22,10 @@ SERIAL_WAIT_SECONDS = 0.05
 U32 = 0xFFFFFFFF
 U64 = 0xFFFFFFFFFFFFFFFF
 
-# nvmlFieldValue_t: fieldId, scopeId, timestamp, latencyUsec, valueType, nvmlReturn, value
-_FIELD = "IIqqIIQ"
-_WORDS = len(_FIELD)
-_TYPE, _RETURN, _VALUE = 4, 5, 6
-# nvmlGpmMetric_t: metricId, nvmlReturn, value, three pointers
-_GPM_METRIC = "IId24x"
-_GPM_HEAD_BYTES = 24  # version, numMetrics, sample1, sample2
+# nvmlFieldValue_t from its valueType on: nvmlReturn, value
+_FIELD = struct.Struct("=24xIIQ")
+# nvmlGpmMetric_t: metricId, nvmlReturn, value; three pointers follow
+_GPM_METRIC = struct.Struct("=IId24x")
 
 
 class SerialCalls:
@@ -83,7 +80,6 @@ class _Part:
         self._buffer = (pynvml.c_nvmlFieldValue_t * self._count)()
         for slot, (field, scope) in zip(self._buffer, fields, strict=True):
             slot.fieldId, slot.scopeId = field, scope
-        self._layout = struct.Struct("=" + _FIELD * self._count)
 
     def read(self, handle: object) -> list[tuple[int, float | None]]:
         function = getattr(pynvml.nvmlLib, "nvmlDeviceGetFieldValues", None)
@@ -92,12 +88,9 @@ class _Part:
         code = function(handle, self._count, self._buffer)
         if code:
             raise pynvml.NVMLError(code)
-        words = self._layout.unpack_from(self._buffer)
         return [
-            (words[at + _RETURN], decode(words[at + _TYPE], words[at + _VALUE]))
-            if words[at + _RETURN] == 0
-            else (words[at + _RETURN], None)
-            for at in range(0, len(words), _WORDS)
+            (code, None if code else decoder(value_type)(bits))
+            for value_type, code, bits in _FIELD.iter_unpack(self._buffer)
         ]
 
 
@@ -178,10 +171,9 @@ class GpmBatch:
         self._request.numMetrics = len(metrics)
         for slot, metric in zip(self._request.metrics, metrics, strict=False):
             slot.metricId = metric
-        self._view = (c_char * (_GPM_HEAD_BYTES + 40 * len(metrics))).from_address(
-            addressof(self._request)
+        self._answers = (c_char * (_GPM_METRIC.size * len(metrics))).from_address(
+            addressof(self._request.metrics)
         )
-        self._layout = struct.Struct("=" + _GPM_METRIC * len(metrics))
         self._last, self._next = places
         self._last_at: float | None = None
 
@@ -203,9 +195,8 @@ class GpmBatch:
             return {}
         self._request.sample1, self._request.sample2 = self._next, self._last
         pynvml.nvmlGpmMetricsGet(self._request)
-        words = self._layout.unpack_from(self._view, _GPM_HEAD_BYTES)
         return {
-            words[at]: words[at + 2]
-            for at in range(0, len(words), 3)
-            if words[at + 1] == 0 and math.isfinite(words[at + 2])
+            metric: value
+            for metric, code, value in _GPM_METRIC.iter_unpack(self._answers)
+            if code == 0 and math.isfinite(value)
         }

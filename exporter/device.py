@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import pynvml
@@ -42,6 +43,7 @@ T = TypeVar("T")
 _Value = float | ReadFailedError | None
 
 _CALLS: dict[str, Callable[..., Any]] = vars(pynvml)
+_OWN_CALLS = MappingProxyType({**structs.CALLS, **lists.CALLS})
 
 
 class NvmlDevice:
@@ -88,14 +90,12 @@ class NvmlDevice:
 
     def ask(self, call: str, *args: object) -> Any:  # noqa: ANN401  each call has its own type
         """Return what the NVML function `call` answers, or None: see sampling.Device."""
-        own = lists.CALLS.get(call)
         # The argument of a list says from when on, and is another one each time.
-        question = (call, args) if own is None else call
+        question = call if call in lists.CALLS else (call, args)
         if self._refusals.holds(question):
             return None
         try:
-            function = own or structs.CALLS.get(call) or _CALLS[call]
-            answer = function(self._handle, *args)
+            answer = (_OWN_CALLS.get(call) or _CALLS[call])(self._handle, *args)
         except pynvml.NVMLError as error:
             self._refuse_or_raise(question, error.value)
             return None
@@ -117,13 +117,13 @@ class NvmlDevice:
             raise value
         return value
 
-    def gpm(self, metric: int) -> float | None:
-        """Return a profiling counter over the last tick, or None: see sampling.Device."""
+    def gpm(self) -> Mapping[int, float]:
+        """Return the profiling counters over the last tick: see sampling.Device."""
         if self._gpm is None:
             self._gpm = _or_failure(self._read_gpm)
         if isinstance(self._gpm, ReadFailedError):
             raise self._gpm
-        return self._gpm.get(metric)
+        return self._gpm
 
     def utilization_samples(self) -> Sequence[LoadSample]:
         """Return what the driver has buffered: see sampling.Device."""
@@ -183,16 +183,17 @@ class NvmlDevice:
             self._refuse_or_raise(FieldBatch, error.value)
             return {}
         values: dict[tuple[Field, int], _Value] = {}
-        for request, (code, value) in zip(batch.requests, answers, strict=True):
-            if code in REFUSED or code == NO_PERMISSION:
-                self._refuse(request, code)
+        for key, (code, value) in zip(batch.requests, answers, strict=True):
+            if code == 0:
+                values[key] = value
+                self.answers += value is not None
+            elif code in REFUSED or code == NO_PERMISSION:
+                self._refuse(batch.requests[key], code)
                 self._batches.pop(self._tier, None)  # the next batch goes without it
             elif code in GONE or code in DRIVER_GONE:
                 raise_for(code)
             elif code != NOTHING_YET:
-                failed = ReadFailedError(error_name(code)) if code else None
-                values[request.field, request.scope] = failed or value
-                self.answers += value is not None
+                values[key] = ReadFailedError(error_name(code))
         return values
 
     def _batch(self) -> _Batch:
@@ -200,10 +201,10 @@ class NvmlDevice:
         batch = self._batches.get(self._tier)
         if batch is None or self.now() >= batch.until:
             asked = self._requests[self._tier]
-            wanted = [request for request in asked if self._is_wanted(request)]
+            wanted = {(r.field, r.scope): r for r in asked if self._is_wanted(r)}
             batch = self._batches[self._tier] = _Batch(
                 wanted,
-                FieldBatch(self._handle, [(asked[r], r.scope) for r in wanted]),
+                FieldBatch(self._handle, [(asked[r], r.scope) for r in wanted.values()]),
                 self._refusals.next(asked),
             )
         return batch
@@ -241,7 +242,7 @@ class NvmlDevice:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    requests: list[FieldRequest]
+    requests: dict[tuple[Field, int], FieldRequest]  # in the order of `fields`
     fields: FieldBatch
     until: float  # when a refused request is due to be asked again
 

@@ -21,6 +21,8 @@ class Tier(Enum):
     BLOCKING = "blocking"  # calls that wait on purpose: on a thread of their own
     STATIC = "static"  # once, and again after a GPU came back
 
+    __hash__ = object.__hash__  # Enum's own is in Python, and asked for a hundred times a tick
+
 
 class Fault(Enum):
     """Why a GPU gives no readings: the label `reason` of gpu_fault."""
@@ -139,8 +141,11 @@ class Device(Protocol):
     def field(self, field: Field, scope: int = 0) -> float | None:
         """Return a field value from this tick's batch, or None; raises as `ask` does."""
 
-    def gpm(self, metric: int) -> float | None:
-        """Return a profiling counter over the last tick, or None; raises as `ask` does."""
+    def gpm(self) -> Mapping[int, float]:
+        """Return the profiling counters over the last tick, those that there are, by metric.
+
+        Raises as `ask` does.
+        """
 
     def utilization_samples(self) -> Sequence[LoadSample]:
         """Return the samples of utilization since the last of the call before, and that one first.

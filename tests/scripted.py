@@ -84,9 +84,9 @@ class ScriptedDevice:
         value: float | None = self.ask(field.name)
         return value
 
-    def gpm(self, _metric: int) -> float | None:
+    def gpm(self) -> Mapping[int, float]:
         """Have no profiling counters."""
-        return None
+        return {}
 
     def utilization_samples(self) -> Sequence[LoadSample]:
         """Give the scripted samples, if there are any."""

@@ -198,8 +198,9 @@ class Scripted:
     def field(self, *_args: object) -> None:
         """Have none."""
 
-    def gpm(self, _metric: int) -> None:
+    def gpm(self) -> dict[int, float]:
         """Have none."""
+        return {}
 
     def utilization_samples(self) -> tuple[()]:
         """Have none."""

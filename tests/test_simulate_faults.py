@@ -26,7 +26,7 @@ def test_gpu_that_is_gone(fault: Fault, error: str) -> None:
     for question in (
         lambda: sick.ask("nvmlDeviceGetName"),
         lambda: sick.field(Field.ENERGY),
-        lambda: sick.gpm(20),
+        sick.gpm,
         lambda: driver.open(gpus[3], GPU_READERS, 3.0),
     ):
         sick.begin(Tier.FAST)

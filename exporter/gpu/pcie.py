@@ -50,8 +50,11 @@ def read(device: Device, _previous: PcieThroughput | None) -> PcieThroughput:
     The byte counters of fields 197 and 198 are not used: they have 32 bits, which a busy link
     passes several times a second.
     """
-    transmit, receive = device.gpm(GPM_TRANSMIT), device.gpm(GPM_RECEIVE)
-    return PcieThroughput(_bytes_per_second(transmit, MIB), _bytes_per_second(receive, MIB))
+    rates = device.gpm()
+    return PcieThroughput(
+        _bytes_per_second(rates.get(GPM_TRANSMIT), MIB),
+        _bytes_per_second(rates.get(GPM_RECEIVE), MIB),
+    )
 
 
 def read_sampled(device: Device, _previous: PcieThroughput | None) -> PcieThroughput:

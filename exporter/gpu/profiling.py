@@ -36,20 +36,19 @@ class Profiling:
 
 def read(device: Device, _previous: Profiling | None) -> Profiling:
     """Read nvmlGpmMetricsGet: metrics 1 to 5, 7 and 9 to 13."""
-    return of({metric: device.gpm(metric) for metric in ALL})
+    return of(device.gpm())
 
 
-def of(percents: Mapping[int, float | None]) -> Profiling:
+def of(percents: Mapping[int, float]) -> Profiling:
     """Return the shares behind these metrics: all None where there are no such counters."""
-    ratios = {metric: ratio(percents.get(metric)) for metric in ALL}
-    pipes = {pipe: ratios[metric] for pipe, metric in PIPES.items()}
+    percent = percents.get
     return Profiling(
-        graphics_ratio=ratios[GRAPHICS],
-        sm_ratio=ratios[SM],
-        occupancy_ratio=ratios[OCCUPANCY],
-        tensor_ratio=ratios[TENSOR],
-        dram_ratio=ratios[DRAM],
-        pipes=pipes,
+        graphics_ratio=ratio(percent(GRAPHICS)),
+        sm_ratio=ratio(percent(SM)),
+        occupancy_ratio=ratio(percent(OCCUPANCY)),
+        tensor_ratio=ratio(percent(TENSOR)),
+        dram_ratio=ratio(percent(DRAM)),
+        pipes={pipe: ratio(percent(metric)) for pipe, metric in PIPES.items()},
     )
 
 

@@ -1,24 +1,31 @@
 """Where the kernel keeps the host's figures, and how its `key value` files are read."""
 
 import os
-from io import FileIO
 from pathlib import Path
 
 PROC = Path("/proc")
 SYS = Path("/sys")
 
+PART_BYTES = 1 << 14  # all of most files; the kernel may give less at a time
+
 
 def text(path: str) -> str:
     """Return the text of a file of the kernel.
 
-    Unbuffered, and by a plain string: half the time of `Path.read_text`, several times a second.
+    By bare system calls: half the time of `Path.read_text`, several times a second.
 
     Raises:
         OSError: this kernel has no such file, or refuses to read it.
         ValueError: the file is not UTF-8.
     """
-    with FileIO(path) as file:
-        return file.read().decode()
+    file = os.open(path, os.O_RDONLY)
+    try:
+        content = b""
+        while part := os.read(file, PART_BYTES):
+            content += part
+        return content.decode()
+    finally:
+        os.close(file)
 
 
 def text_or_empty(path: str) -> str:

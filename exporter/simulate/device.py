@@ -58,7 +58,7 @@ class SimulatedDevice:
         self._tier = Tier.STATIC
         self._look: Look | None = None
         self._fields: dict[tuple[Field, int], float | None] | None = None
-        self._gpm: dict[int, float | None] | None = None
+        self._gpm: dict[int, float] | None = None
         self._gpm_before: Look | None = None
         self._mig_before: dict[int, Look] = {}  # by GPU instance
 
@@ -97,14 +97,11 @@ class SimulatedDevice:
                 f"no reader of tier {self._tier.value} declares {field} with scope {scope}"
             ) from None
 
-    def gpm(self, metric: int) -> float | None:
-        """Return a profiling counter over the last tick, or None: see sampling.Device."""
+    def gpm(self) -> Mapping[int, float]:
+        """Return the profiling counters over the last tick: see sampling.Device."""
         if self._gpm is None:
             self._gpm = self._read_gpm()
-        try:
-            return self._gpm[metric]
-        except KeyError:
-            raise NotImplementedError(f"no reader declares GPM metric {metric}") from None
+        return self._gpm
 
     def utilization_samples(self) -> Sequence[LoadSample]:
         """Return the load's bursts; none where the rates are planted: see sampling.Device."""
@@ -152,19 +149,18 @@ class SimulatedDevice:
         self.answers += sum(value is not None for value in values.values())
         return values
 
-    def _read_gpm(self) -> dict[int, float | None]:
+    def _read_gpm(self) -> dict[int, float]:
         """Return means since the tick before; none at the first tick and after a hole."""
         self._check_fault()
-        nothing: dict[int, float | None] = dict.fromkeys(self._gpm_ids)
         if not self._board.has_gpm:
-            return nothing
+            return {}
         look, before = self._tick_look(), self._gpm_before
         elapsed = look.moment.seconds - before.moment.seconds if before else 0.0
         if before and elapsed < MIN_WINDOW_SECONDS:
-            return nothing
+            return {}
         self._gpm_before = look
         if before is None or elapsed > self.max_gap_seconds:
-            return nothing
+            return {}
         return {metric: PROFILING[metric](look, before) for metric in self._gpm_ids}
 
 
