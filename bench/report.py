@@ -174,7 +174,7 @@ class Results:
         yield Goal("NVML part of a poll: times the C program's CPU", calls, 3.5)
         yield Goal("whole poll: times the C program's CPU", whole, 8.0, full=full)
         yield Goal("scrape p99 among hostile clients: times unloaded", self._siege_ratio(), 2.0)
-        stay = round(self.siege.longest_stay_seconds, 1)
+        stay = self.siege.longest_stay_seconds
         yield Goal("longest stay of a hostile client, s", stay, 10.0)
 
     def _poll_ratios(self) -> tuple[float, float, float]:
