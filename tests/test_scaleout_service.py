@@ -18,7 +18,7 @@ import pytest
 from oracle import meaning
 from scaleout_peers import FakeClock, Reply, config, event, serving, wait_until, webhook
 
-from exporter.config import Config, Receiver, Retry
+from exporter.config import AlertmanagerConfig, Config, Receiver, Retry
 from exporter.exposition import Page
 from exporter.scaleout import commands, outbox
 from exporter.scaleout.clock import Clock, system_clock
@@ -168,6 +168,19 @@ def test_reload_takes_other_receivers(tmp_path: Path) -> None:
         wait_until(lambda: delivered(service) == 2)
         service.reload(Config())
         assert fire(service, group="llm-c") == "no_receiver"
+
+
+def test_reload_takes_an_alertmanager(tmp_path: Path) -> None:
+    """An Alertmanager that a reload adds is told when what fires is over."""
+    with serving() as peer, daemon(config(webhook("http://127.0.0.1:1/")), tmp_path) as service:
+        push = AlertmanagerConfig(peer.url, resend_delay_seconds=600.0)
+        service.reload(
+            replace(config(), receivers=(Receiver("scaler", alertmanager_configs=(push,)),))
+        )
+        assert fire(service) == "fired"
+        wait_until(lambda: delivered(service) == 1)
+        service.tick({})
+        wait_until(lambda: len(peer.said) == 2)
 
 
 def test_reload_keeps_what_has_not_changed(tmp_path: Path) -> None:
