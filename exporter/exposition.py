@@ -6,7 +6,6 @@ and static readings, mostly) is taken over as it is; snapshots are never changed
 
 from __future__ import annotations
 
-import gzip
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from operator import is_
 from typing import Any
 
 from exporter.catalogue import CATALOGUE, Labels, Table, owners
+from exporter.gzips import gzipped
 from exporter.metric import Kind, Metric, MetricVec, Row, unit_of
 from exporter.snapshot import Snapshot
 
@@ -26,26 +26,29 @@ class Rendered(ABC):
 
     def __init__(self) -> None:
         self._snapshot: Snapshot | None = None
-        self._plain = b""
+        self._blocks: Sequence[bytes] = ()
         self._zipped: bytes | None = None
 
     @abstractmethod
-    def render(self, snapshot: Snapshot) -> str:
-        """Return the text of the page."""
+    def render(self, snapshot: Snapshot) -> Sequence[bytes]:
+        """Return the page, in parts."""
 
     def plain(self, snapshot: Snapshot) -> bytes:
         """Return the page; rendered once per snapshot."""
-        if snapshot is not self._snapshot:
-            text = self.render(snapshot)
-            self._plain, self._zipped, self._snapshot = text.encode(), None, snapshot
-        return self._plain
+        return b"".join(self._rendered(snapshot))
 
     def zipped(self, snapshot: Snapshot) -> bytes:
         """Return the page in gzip; compressed once per snapshot, and only when asked for."""
-        plain = self.plain(snapshot)
+        blocks = self._rendered(snapshot)
         if self._zipped is None:
-            self._zipped = gzip.compress(plain, GZIP_LEVEL, mtime=0)
+            self._zipped = gzipped(blocks, GZIP_LEVEL)
         return self._zipped
+
+    def _rendered(self, snapshot: Snapshot) -> Sequence[bytes]:
+        if snapshot is not self._snapshot:
+            self._blocks, self._zipped = self.render(snapshot), None
+            self._snapshot = snapshot
+        return self._blocks
 
 
 class Page(Rendered):
@@ -53,13 +56,13 @@ class Page(Rendered):
 
     def __init__(self, *, openmetrics: bool, catalogue: Sequence[Table] = CATALOGUE) -> None:
         super().__init__()
-        self._blocks = [_Block(table, openmetrics=openmetrics) for table in catalogue]
-        self._end = "# EOF\n" if openmetrics else ""
+        self._tables = [_Block(table, openmetrics=openmetrics) for table in catalogue]
+        self._end = b"# EOF\n" if openmetrics else b""
 
-    def render(self, snapshot: Snapshot) -> str:
-        """Return the text of the page; blocks whose things have not changed are taken over."""
+    def render(self, snapshot: Snapshot) -> Sequence[bytes]:
+        """Return one part per table; those whose things have not changed are taken over."""
         gpus = owners(snapshot)
-        return "".join([block.render(snapshot, gpus) for block in self._blocks]) + self._end
+        return [*(table.render(snapshot, gpus) for table in self._tables), self._end]
 
 
 class _Block:
@@ -74,18 +77,18 @@ class _Block:
         self._openmetrics = openmetrics
         self._things: list[Any] = []
         self._owners: list[Labels] = []
-        self._text = ""
+        self._text = b""
         self._shape: tuple[list[Labels], list[Labels], list[bool] | None] = ([], [], None)
         self._pieces: list[str] = []  # one before each value, and what ends the last line
 
-    def render(self, snapshot: Snapshot, gpus: list[Labels]) -> str:
+    def render(self, snapshot: Snapshot, gpus: list[Labels]) -> bytes:
         things = self._table.things(snapshot)
         whose: list[Labels] = gpus if self._table.labels else [()]
         if whose != self._owners or not all(map(is_, things, self._things)):
             self._things, self._owners, self._text = things, whose, self._fill(things, whose)
         return self._text
 
-    def _fill(self, things: list[Any], whose: list[Labels]) -> str:
+    def _fill(self, things: list[Any], whose: list[Labels]) -> bytes:
         there = [thing is not None for thing in things]
         if not all(there):
             things, whose = list(compress(things, there)), list(compress(whose, there))
@@ -106,11 +109,11 @@ class _Block:
             self._shape = (whose, vectors, mask)
             self._pieces = self._compile(whose, vectors, mask)
         if not values:
-            return ""
+            return b""
         parts = [""] * (2 * len(values) + 1)
         parts[::2] = self._pieces
         parts[1::2] = map(repr, values)
-        return "".join(parts)
+        return "".join(parts).encode()
 
     def _compile(
         self, whose: list[Labels], vectors: list[Labels], mask: list[bool] | None

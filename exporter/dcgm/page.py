@@ -25,7 +25,7 @@ class DcgmPage(Rendered):
         super().__init__()
         self._hostname = hostname
 
-    def render(self, snapshot: Snapshot) -> str:
+    def render(self, snapshot: Snapshot) -> list[bytes]:
         """Return the page in Prometheus's text format."""
         driver = snapshot.driver.driver_version if snapshot.driver else ""
         ends = [("Hostname", self._hostname), ("DCGM_FI_DRIVER_VERSION", driver)]
@@ -41,7 +41,7 @@ class DcgmPage(Rendered):
                 lines.append(f"# HELP {counter.name} {counter.help}")
                 lines.append(f"# TYPE {counter.name} {counter.kind.value}")
                 lines += series
-        return "".join(f"{line}\n" for line in lines)
+        return ["".join(f"{line}\n" for line in lines).encode()]
 
 
 def entities(snapshot: Snapshot) -> Iterator[Entity]:

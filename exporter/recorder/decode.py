@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from exporter.gzips import GZIP
 from exporter.recorder.checks import count_from, mark_from, number_from, text_from
-from exporter.recorder.encode import GZIP, Frame
+from exporter.recorder.encode import Frame
 from exporter.recorder.model import (
     FORMAT,
     VERSION,

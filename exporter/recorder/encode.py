@@ -9,19 +9,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, replace
 from typing import Any
 
 from exporter.catalogue import CATALOGUE, Labels, Table, owners
+from exporter.gzips import gzipped
 from exporter.metric import Kind, Metric, Row, unit_of
 from exporter.recorder.model import FORMAT, VERSION, End, Mark
 from exporter.recorder.ring import Seen
 from exporter.snapshot import Gpu, Snapshot
 
 HEADER_EVERY = 60  # samples; what a damaged frame may cost
-GZIP = 31  # zlib's wbits for a gzip member
+GZIP_LEVEL = 6
 LARGEST = sys.float_info.max
 # The exporter's own state tells nothing of the node.
 OWN = ("gpu_exporter_", "gpu_recorder_", "process_", "scaleout_")
@@ -42,8 +42,7 @@ def recorded(catalogue: Sequence[Table]) -> tuple[Table, ...]:
 def pack(frame: Frame) -> bytes:
     """Return a frame as it stands in the file: one line of JSON in a gzip member of its own."""
     line = json.dumps(frame, separators=(",", ":"), allow_nan=False) + "\n"
-    squeezer = zlib.compressobj(6, zlib.DEFLATED, GZIP)
-    return squeezer.compress(line.encode()) + squeezer.flush()
+    return gzipped([line.encode()], GZIP_LEVEL)
 
 
 def mark_frame(mark: Mark) -> Frame:

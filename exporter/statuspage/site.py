@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Collection
 from dataclasses import fields, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from exporter.gzips import gzipped
 from exporter.snapshot import Snapshot
 from exporter.statuspage.past import Past
 
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from exporter.statuspage.document import Document  # loaded late, see _built
     from exporter.statuspage.view import Status
 
-GZIP = 16 + zlib.MAX_WBITS
-LEVEL = 6
+GZIP_LEVEL = 6
 DIGITS = 4
 
 
@@ -41,8 +40,7 @@ class Built:
     @cached_property
     def zipped_page(self) -> bytes:
         """The same in gzip."""
-        squeeze = zlib.compressobj(LEVEL, zlib.DEFLATED, GZIP)
-        return squeeze.compress(self.page) + squeeze.flush()
+        return gzipped([self.page], GZIP_LEVEL)
 
     @cached_property
     def json(self) -> bytes:
