@@ -49,7 +49,7 @@ _MEANINGS = (
 
 
 def load(path: Path, into: type[T], names: Mapping[str, Collection[str]]) -> T:
-    """Return the dataclass `into` as the file says it; an empty file gives all its defaults.
+    """Return the dataclass `into` as the file says it; one of comments gives all its defaults.
 
     `names` holds the sets of names that are known at run time only, for `key(among=...)`.
 
@@ -61,6 +61,9 @@ def load(path: Path, into: type[T], names: Mapping[str, Collection[str]]) -> T:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError((f"{path}: cannot be read: {error.strerror}",)) from error
+    if not data and path.is_file():  # /dev/null is meant
+        line = f"{path}: is empty, maybe cut off; write {{}} if every setting shall have its default"
+        raise ConfigError((line,))
     if len(data) > MAX_BYTES:
         raise ConfigError((f"{path}: is larger than 1 MiB; a configuration must be smaller",))
     try:

@@ -208,7 +208,7 @@ class Daemon:
 def running(
     *flags: str,
     env: Mapping[str, str] | None = None,
-    config: str = "",
+    config: str = "{}",
     listen: Sequence[str] = ("127.0.0.1:0",),
     tls: ssl.SSLContext | None = None,
     headers: Sequence[str] = (),

@@ -8,6 +8,7 @@ the warm-up and at the end.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -75,19 +76,21 @@ class Soak:
             self._ask("/metrics", "/", "/api/v1/status")
 
     def settle(self) -> None:
-        """Heal all; poll until every GPU is back and all requests are settled."""
+        """Heal all; poll until every GPU is back, recordings and requests are done."""
         self._site.faults.clear()
         self._site.driver.release()
         for _ in range(1000):
             self._site.run(1)
             latest = self._site.pipeline.latest
             assert latest is not None
-            is_idle = latest.scaleout is not None and not latest.scaleout.outbox.get("pending")
+            assert latest.recorder is not None
+            assert latest.scaleout is not None
+            is_idle = not latest.recorder.active and not latest.scaleout.outbox.get("pending")
             if is_idle and not any(gpu.fault for gpu in latest.gpus):
                 self._ask("/metrics", "/", "/api/v1/status")
                 return
             time.sleep(0.001)
-        raise AssertionError("a GPU or a request does not come to rest")
+        raise AssertionError("a GPU, a recording or a request does not come to rest")
 
     def figures(self) -> dict[str, float]:
         """Return what this node has been through."""
@@ -142,12 +145,33 @@ class Soak:
                 assert self._routes[path].handler(request).status == 200
 
 
+class Mallinfo2(ctypes.Structure):
+    """What mallinfo2(3) returns."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
 def held() -> dict[str, int]:
-    """Return what this process holds: resident bytes, file descriptors, threads, objects."""
+    """Return what this process holds.
+
+    Bytes from malloc and blocks from Python's allocator are what is in use; the resident bytes have
+    in them what allocators keep for the next one who asks.
+    """
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = Mallinfo2
+    malloc = libc.mallinfo2()
     return {
         "resident_bytes": pages * os.sysconf("SC_PAGESIZE"),
+        "malloc_bytes": malloc.uordblks + malloc.hblkhd,
+        "blocks": sys.getallocatedblocks(),
         "descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208  same, without our own
         "threads": threading.active_count(),
         "objects": len(gc.get_objects()),

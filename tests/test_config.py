@@ -180,6 +180,18 @@ def test_a_file_that_cannot_be_read(
     assert outcome(Path(name)) == (f"{name}: cannot be read: {reason}",)
 
 
+def test_no_bytes_are_no_configuration(scratch: Path) -> None:
+    """A file that was cut off is refused; one that says nothing on purpose is not."""
+    scratch.write_bytes(b"")
+    assert outcome(scratch) == (
+        f"{scratch}: is empty, maybe cut off; write {{}} if every setting shall have its default",
+    )
+    for text in ("{}", "\n", "# nothing yet\n"):
+        scratch.write_text(text)
+        assert load(scratch, COLLECTORS, METRICS) == Config()
+    assert load(Path("/dev/null"), COLLECTORS, METRICS) == Config()
+
+
 def test_the_bound_of_bytes(scratch: Path) -> None:
     """A file of 1 MiB is read, and one byte more is refused unread."""
     scratch.write_bytes(b"#" * (1 << 20))

@@ -88,7 +88,7 @@ def test_server_that_cannot_be_read_is_told_and_nothing_fires(fake: FakeNvml) ->
             assert texts == ["Inference server llm cannot be read: it answers 500"]
             serve(server, page("vllm-v1", num_requests_waiting=5))
             daemon.until(lambda page: page.value("gpu_rule_state", rule="Busy") == 2)
-            daemon.config_file.write_text("")
+            daemon.config_file.write_text("{}")
             assert daemon.get("/-/reload", "POST").status == 200
             gone = daemon.until(
                 lambda page: page.value("gpu_exporter_inference_server_up", server="llm") is None
