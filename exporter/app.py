@@ -33,7 +33,7 @@ from exporter.scaleout.service import Scaleout
 from exporter.snapshot import Process, Reload
 from exporter.statuspage import Past, StatusPage
 from exporter.supervision import Supervision
-from exporter.threads import EXHAUSTED, NoThreadError, on_exhaustion
+from exporter.threads import EXHAUSTED, NoThreadError, on_exhaustion, share_heap
 from exporter.ticking import LOOK_SECONDS, Ticking
 from exporter.web import Web
 from exporter.xid import Journal, Kmsg, Monitor, Opener, Store
@@ -121,6 +121,7 @@ class Daemon:
         """
         self._loop = loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_fault)
+        share_heap()
         on_exhaustion(partial(self._end, EXHAUSTED))
         bound = await self._server.start(self._options.listen_addresses, adopted=self._adopted)
         handlers: dict[signal.Signals, Callable[[], object]] = {

@@ -62,7 +62,9 @@ def load(path: Path, into: type[T], names: Mapping[str, Collection[str]]) -> T:
     except OSError as error:
         raise ConfigError((f"{path}: cannot be read: {error.strerror}",)) from error
     if not data and path.is_file():  # /dev/null is meant
-        line = f"{path}: is empty, maybe cut off; write {{}} if every setting shall have its default"
+        line = (
+            f"{path}: is empty, maybe cut off; write {{}} if every setting shall have its default"
+        )
         raise ConfigError((line,))
     if len(data) > MAX_BYTES:
         raise ConfigError((f"{path}: is larger than 1 MiB; a configuration must be smaller",))

@@ -25,6 +25,7 @@ from status_site import SENDING, Site
 from exporter.config import Receiver, WebhookConfig
 from exporter.httpd import Request
 from exporter.sampling import Fault
+from exporter.threads import share_heap
 from exporter.xid.ledger import Event, Source
 
 HASTY = replace(PLAN, deadline_seconds=0.1)
@@ -180,6 +181,7 @@ def held() -> dict[str, int]:
 
 def main(polls: int, storage: Path, url: str) -> None:
     """Soak, and print the figures."""
+    share_heap()
     node = Soak(storage, url)
     warm_up = max(WARM_UP_POLLS, polls // 10)
     for number in range(warm_up):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import time
@@ -286,6 +287,17 @@ def test_http_in_the_whole(fake: FakeNvml) -> None:
             assert b"8 \xc3\x97 NVIDIA H100 80GB HBM3" in client.get("/").body
         refused = daemon.get("/gpus", "POST")
         assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_threads_share_one_heap() -> None:
+    """No thread has a heap of its own, for which glibc would reserve 64 MiB of addresses."""
+    with running("--simulate") as daemon:
+        daemon.after_polls(3)
+        assert daemon.threads > 3
+        maps = (daemon.proc / "maps").read_text()
+    reserved = re.findall(r"^(\w+)-(\w+) ---p .* 0 +$", maps, re.MULTILINE)
+    assert reserved  # each stack's guard page
+    assert max(int(end, 16) - int(start, 16) for start, end in reserved) < 16 << 20
 
 
 def test_what_is_not_used_is_not_loaded() -> None:

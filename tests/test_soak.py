@@ -27,8 +27,10 @@ POLLS = int(os.environ.get("SOAK_POLLS", "700"))
 SCRAPES = 2000
 MOST_STORED_BYTES = 300 << 20  # 256 MiB of recordings, 16 MiB of requests, the log of decisions
 MIB = 1 << 20
-# The allocator comes to rest over some 12,000 polls; then it is flat.
-MOST_GROWTH_BYTES = MIB if POLLS >= 100_000 else 4 * MIB
+# The allocator comes to rest over some 12,000 polls. Later, a table of Python's own may double, by
+# 0.9 MiB; nothing else moves.
+MOST_GROWTH = 1.02 if POLLS >= 100_000 else 1.2
+MOST_GROWTH_BYTES = 2 * MIB if POLLS >= 100_000 else 4 * MIB
 
 
 @pytest.mark.slow
@@ -58,8 +60,10 @@ def test_polls_leave_nothing_behind(
     assert figures["pids"] > POLLS / 100, figures
     stored = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
     assert stored <= MOST_STORED_BYTES
-    assert after["resident_bytes"] - before["resident_bytes"] <= MOST_GROWTH_BYTES, figures
-    assert after["objects"] <= 1.2 * before["objects"], figures
+    for kind in ("resident_bytes", "malloc_bytes"):
+        assert after[kind] - before[kind] <= MOST_GROWTH_BYTES, figures
+    for kind in ("blocks", "objects"):
+        assert after[kind] <= MOST_GROWTH * before[kind], figures
     recording = 1  # may be under way at either time
     assert abs(after["descriptors"] - before["descriptors"]) <= recording, figures
     assert after["threads"] <= before["threads"] + 1, figures  # a hung one may be back later

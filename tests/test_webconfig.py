@@ -122,7 +122,7 @@ rate_limit: {{interval: 1s, burst: 20}}
 
 
 def test_defaults(files: WebFiles) -> None:
-    """A file that says nothing protects nothing; TLS alone is 1.2 and up, with our order of suites."""
+    """An empty config protects nothing; TLS alone is 1.2 and up, with our order of suites."""
     assert webconfig.load(files.write("{}")).config == WebConfig()
     context = webconfig.load(files.write(TLS)).context
     assert context is not None
