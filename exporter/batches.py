@@ -22,6 +22,7 @@ SERIAL_WAIT_SECONDS = 0.05
 U32 = 0xFFFFFFFF
 U64 = 0xFFFFFFFFFFFFFFFF
 
+_ASKED = struct.Struct("=II32x")  # nvmlFieldValue_t up to its scopeId
 # nvmlFieldValue_t from its valueType on: nvmlReturn, value
 _FIELD = struct.Struct("=24xIIQ")
 # nvmlGpmMetric_t: metricId, nvmlReturn, value; three pointers follow
@@ -78,8 +79,8 @@ class _Part:
     def __init__(self, fields: Sequence[tuple[int, int]]) -> None:
         self._count = len(fields)
         self._buffer = (pynvml.c_nvmlFieldValue_t * self._count)()
-        for slot, (field, scope) in zip(self._buffer, fields, strict=True):
-            slot.fieldId, slot.scopeId = field, scope
+        for place, ids in enumerate(fields):
+            _ASKED.pack_into(self._buffer, place * _ASKED.size, *ids)
 
     def read(self, handle: object) -> list[tuple[int, float | None]]:
         function = getattr(pynvml.nvmlLib, "nvmlDeviceGetFieldValues", None)

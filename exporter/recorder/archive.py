@@ -7,16 +7,18 @@ import time
 from collections.abc import Mapping
 from dataclasses import field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporter.facts import facts
 from exporter.frozen import dataclass
 from exporter.recorder import store
-from exporter.recorder.encode import Encoder
 from exporter.recorder.model import Mark
 from exporter.recorder.ring import Seen
 from exporter.recorder.store import Bounds
-from exporter.recorder.tape import Tape
 from exporter.recorder_view import Stored
+
+if TYPE_CHECKING:
+    from exporter.recorder.tape import Tape  # with all that writes: only a recording needs it
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +143,9 @@ class Archive:
         others = store.make_room(self._directory, Bounds(room, most))
         self._others_bytes = store.size_of(others)
         recording = store.create(self._directory, command.at, command.name)
+        from exporter.recorder.encode import Encoder  # noqa: PLC0415  see above
+        from exporter.recorder.tape import Tape  # noqa: PLC0415
+
         self._tape = Tape(recording, Encoder(self._node, command.interval_seconds))
         self._name = recording.name
         begun = {**self.status.begun}
