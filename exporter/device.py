@@ -67,7 +67,7 @@ class NvmlDevice:
         self._refusals = Refusals(self.now)
         if lists.are_misread(driver_version):
             self._refusals.add_for_good(lists.RUNNING)
-        self._requests = {tier: _requests(readers, tier, driver_version) for tier in Tier}
+        self._readers, self._driver_version = readers, driver_version
         self._batches: dict[Tier, _Batch] = {}
         self._gpm_ids = sorted({metric for reader in readers for metric in reader.gpm})
         self._gpm_samples = samples
@@ -200,7 +200,7 @@ class NvmlDevice:
         """Return this tier's batch: made anew after a refusal, and when one has run out."""
         batch = self._batches.get(self._tier)
         if batch is None or self.now() >= batch.until:
-            asked = self._requests[self._tier]
+            asked = _requests(self._readers, self._tier, self._driver_version)
             wanted = {(r.field, r.scope): r for r in asked if self._is_wanted(r)}
             batch = self._batches[self._tier] = _Batch(
                 wanted,
