@@ -108,7 +108,7 @@ def test_import_layers_hold() -> None:
 
 
 def test_what_is_not_used_is_not_imported() -> None:
-    """Loading the daemon loads neither requests (first delivery) nor yaml (a config file)."""
+    """Loading the daemon loads not what the first delivery, recording or config file needs."""
     program = "import sys, exporter.app, exporter.cli; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
@@ -123,6 +123,7 @@ def test_what_is_not_used_is_not_imported() -> None:
             "exporter.simulate",
             "exporter.webconfig",
             "exporter.dcgm",
+            "exporter.recorder.tape",
         }
         & loaded
     )

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -179,3 +180,17 @@ def test_log_in_json_has_one_object_a_line() -> None:
     assert {tuple(entry) for entry in entries} == {("ts", "level", "source", "msg")}
     assert {entry["level"] for entry in entries} == {"info", "error"}
     assert entries[-1]["msg"] == "stopping"
+
+
+def test_only_loading_goes_without_garbage_collection() -> None:
+    """What a command does is collected as ever; what was loaded before is not looked through."""
+    code = (
+        "import gc, os, sys, exporter.__main__ as program\n"
+        "os._exit = lambda _: print(gc.isenabled(), gc.get_freeze_count() > 1000)\n"
+        "sys.argv = ['gpu-node-exporter', '--version']\n"
+        "program.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "True True"
