@@ -9,6 +9,7 @@ BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 RATES = ("B/s", "kB/s", "MB/s", "GB/s", "TB/s")
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 HUNDRED = 100
+TEN = 10
 SEVERAL = 4.0  # units that a total has at least, so that a part of it has some digits
 
 
@@ -34,7 +35,7 @@ def hertz(value: float | None) -> str:
 
 def size(value: float | None) -> str:
     """Return bytes, with the binary prefix that keeps it short."""
-    return NONE if value is None else _scaled(value, KIB, BYTES)
+    return NONE if value is None else _scaled(value, KIB, BYTES, tenths_below=HUNDRED)
 
 
 def of_total(used: float | None, total: float | None) -> str:
@@ -49,7 +50,7 @@ def of_total(used: float | None, total: float | None) -> str:
 
 def rate(value: float | None) -> str:
     """Return bytes per second, with a decimal prefix as links are rated."""
-    return NONE if value is None else _scaled(value, KILO, RATES)
+    return NONE if value is None else _scaled(value, KILO, RATES, tenths_below=TEN)
 
 
 def duration(seconds: float) -> str:
@@ -90,10 +91,10 @@ def of_metric(metric: str, value: float | None) -> str:
     return count(value)
 
 
-def _scaled(value: float, base: float, units: tuple[str, ...]) -> str:
+def _scaled(value: float, base: float, units: tuple[str, ...], tenths_below: float) -> str:
     number = _prefix(value, base, len(units))
     value /= base**number
-    digits = 1 if number and value < HUNDRED else 0
+    digits = 1 if number and value < tenths_below else 0
     return f"{value:.{digits}f}{GAP}{units[number]}"
 
 
