@@ -97,7 +97,8 @@ def _name(gpu: GpuStatus, status: Status) -> str:
             tags.append(_tag(ECC_STYLES[name], f"ECC {count:g} {name}"))
     for rule in gpu.rules:
         lasts = units.duration(now - rule.since_timestamp_seconds)
-        tags.append(_tag(rule.state, f"{safe(rule.rule)} {rule.state}, {lasts}"))
+        state = "" if rule.state == "firing" else f"{rule.state}, "
+        tags.append(_tag(rule.state, f"{safe(rule.rule)} {state}{lasts}"))
     is_mixed = len({other.name for other in status.gpus if other.name}) > 1
     facts = (gpu.name if is_mixed else "", gpu.pci_bus_id or gpu.uuid)
     text = " · ".join(safe(fact) for fact in facts if fact)
