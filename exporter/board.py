@@ -92,7 +92,7 @@ class Board:
         self._blocking_device: OpenDevice | None = None
         self._readings: dict[str, Any] = {}  # of this moment, as the snapshot shows them
         self._last: dict[str, Any] = {}  # the last good ones, for rates and integrals
-        self._turns: dict[Tier, int] = {}
+        self._due_at: dict[Tier, float] = {}  # at once, where there is none
 
     def gpu(self) -> Gpu:
         """Return this GPU as the snapshot shows it: bare while it has a fault."""
@@ -103,7 +103,7 @@ class Board:
         """Open and read everything anew: the handle is dead, or other readings are wanted."""
         self._device = self._blocking_device = None
         self._readings.clear()
-        self._turns.clear()
+        self._due_at.clear()
 
     def next_job(self, driver: Driver, plan: Plan, now: float) -> Job[Outcome] | None:
         """Return what is to be read of this GPU now, or None: not while it hangs or is given up."""
@@ -112,7 +112,7 @@ class Board:
                 return None
             self.forget()  # a late answer is an old one
         others = (Tier.STATIC, Tier.SLOW, Tier.MIG)
-        tiers = [tier for tier in others if self._is_due(tier, plan, now)]
+        tiers = [tier for tier in others if self._is_due(tier, now)]
         if self.found.fault or (self.fault in GIVEN_UP and Tier.SLOW not in tiers):
             return None
         self._mark(tiers, plan, now)
@@ -121,8 +121,7 @@ class Board:
 
     def next_blocking_job(self, driver: Driver, plan: Plan, now: float) -> Job[Outcome] | None:
         """Return what is to be read by calls that wait on purpose, or None."""
-        due = self._is_due(Tier.BLOCKING, plan, now)
-        if self.fault or self.blocking_job is not None or not due:
+        if self.fault or self.blocking_job is not None or not self._is_due(Tier.BLOCKING, now):
             return None
         if all(reader.tier is not Tier.BLOCKING for reader in plan.readers):
             return None
@@ -171,21 +170,19 @@ class Board:
         self._readings.update(outcome.readings)
         self._last.update({g: r for g, r in outcome.readings.items() if r is not None})
 
-    def _turn(self, tier: Tier, plan: Plan, now: float) -> int:
-        period = plan.period_seconds(tier)
-        return 0 if math.isinf(period) else math.floor(now / period + self._phase)
-
-    def _is_due(self, tier: Tier, plan: Plan, now: float) -> bool:
-        return self._turns.get(tier) != self._turn(tier, plan, now)
+    def _is_due(self, tier: Tier, now: float) -> bool:
+        return now >= self._due_at.get(tier, -math.inf)
 
     def _mark(self, tiers: list[Tier], plan: Plan, now: float) -> None:
-        self._turns.update({tier: self._turn(tier, plan, now) for tier in tiers})
+        for tier in tiers:
+            period = plan.period_seconds(tier)
+            turn = math.inf if math.isinf(period) else math.floor(now / period + self._phase) + 1
+            self._due_at[tier] = (turn - self._phase) * period
 
     def _make_job(
         self, driver: Driver, plan: Plan, tiers: tuple[Tier, ...], device: OpenDevice | None
     ) -> Job[Outcome]:
-        last = dict(self._last)
-        return Job(lambda: take(driver, self.found, device, plan, tiers, last))
+        return Job(lambda: take(driver, self.found, device, plan, tiers, self._last))
 
 
 def take(

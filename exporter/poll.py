@@ -107,9 +107,10 @@ class Poller:
         self._take_hold(now, watched=watched)
         jobs = [job for b in self._boards if (job := b.next_job(self._driver, self._plan, now))]
         self._crew.start(jobs, split=self._split)
-        host = self._host.read(now, self._ledger)
         first = all(board.sampled_at is None for board in self._boards)
         self._crew.wait(FIRST_SECONDS if first else self._plan.deadline_seconds)
+        # Not meanwhile: each call of the kernel or the driver would pass the interpreter on.
+        host = self._host.read(now, self._ledger)
         self._decide_split(jobs)
         outcomes = [(b, b.settle(self._plan, now)) for b in self._boards]
         self._read_blocking(now)

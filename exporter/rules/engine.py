@@ -60,7 +60,7 @@ class Engine:
             }
             states[rule.alert] = RuleState(series)
         self._state = State(rules=states)
-        self.view = RulesView(_statuses(rules, self._state, None))
+        self.view = RulesView(self._statuses(None))
 
     @property
     def firing(self) -> dict[tuple[str, str], Fired]:
@@ -117,7 +117,7 @@ class Engine:
                 state if rule.alert in kept else replace(state, series={}, smoothed={})
             )
         self._state = replace(self._state, rules=after)
-        self.view = replace(self.view, rules=_statuses(rules, self._state, self._tick))
+        self.view = replace(self.view, rules=self._statuses(self._tick))
         return tuple(events)
 
     def _set(
@@ -130,6 +130,7 @@ class Engine:
         self._columns = columns(rules)
         self._groups = grouping(groups, labels)
         self._rules = rules
+        self._words = {rule.alert: (condition(rule), ending(rule)) for rule in rules}
         self._fast_seconds = fast_seconds
 
     def _look(self, tick: Tick) -> RulesView:
@@ -139,24 +140,33 @@ class Engine:
             for gpu in tick.gpus
             if gpu.is_healthy and gpu.key in tracks
         }
-        return RulesView(_statuses(self._rules, self._state, tick), seen)
+        return RulesView(self._statuses(tick), seen)
+
+    def _statuses(self, tick: Tick | None) -> tuple[RuleStatus, ...]:
+        gpus = {} if tick is None else {gpu.key: gpu.index for gpu in tick.gpus}
+        return tuple(
+            _status(rule, self._words[rule.alert], self._state.rules[rule.alert], tick, gpus)
+            for rule in self._rules
+        )
 
 
 def _same(rule: Rule, old: Rule | None) -> bool:
     return old is not None and replace(rule, actions=()) == replace(old, actions=())
 
 
-def _statuses(rules: tuple[Rule, ...], state: State, tick: Tick | None) -> tuple[RuleStatus, ...]:
-    return tuple(_status(rule, state.rules[rule.alert], tick) for rule in rules)
-
-
-def _status(rule: Rule, state: RuleState, tick: Tick | None) -> RuleStatus:
-    gpus = {} if tick is None else {gpu.key: gpu.index for gpu in tick.gpus}
+def _status(
+    rule: Rule,
+    words: tuple[str, str],
+    state: RuleState,
+    tick: Tick | None,
+    gpus: Mapping[str, int],
+) -> RuleStatus:
+    begins, ends = words
     series = tuple(_series(gpus.get(key), one, tick) for key, one in state.series.items())
     return RuleStatus(
         alert=rule.alert,
-        condition=condition(rule),
-        ending=ending(rule),
+        condition=begins,
+        ending=ends,
         metric=rule.metric,
         state=max((one.state for one in series), default=INACTIVE),
         firings=state.firings,

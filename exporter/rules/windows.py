@@ -71,14 +71,14 @@ def broken(track: Track) -> Track:
 
 def window(track: Track, now: float, interval: float) -> Window:
     """Return what is known of the last 10 s and 60 s at `now`."""
-    times = track.times[bisect_right(track.times, now - HISTORY_SECONDS) :]
-    peaks = _since(track.peaks, now - HISTORY_SECONDS)
-    is_current = bool(times) and not is_hole(now - times[-1], MAX_GAP_SECONDS)
+    samples = len(track.times) - bisect_right(track.times, now - HISTORY_SECONDS)
+    peak = bisect_left(track.peaks, (now - HISTORY_SECONDS,))
+    is_current = samples > 0 and not is_hole(now - track.times[-1], MAX_GAP_SECONDS)
     expected = max(1, round(min(HISTORY_SECONDS, now - track.first_at + interval) / interval))
     return Window(
         minimum_ratio=track.minimum if is_current else None,
-        peak_minimum_ratio=peaks[0][1] if peaks else None,
-        coverage_ratio=min(1.0, len(times) / expected),
+        peak_minimum_ratio=track.peaks[peak][1] if peak < len(track.peaks) else None,
+        coverage_ratio=min(1.0, samples / expected),
     )
 
 
