@@ -241,6 +241,9 @@ def reference() -> str:
         "",
         "A reading that a board, driver or kernel does not have gives no series. It is never 0.",
         "",
+        "What changes from moment to moment is read at every poll (`poll.fast`, 1 s), the host's",
+        "CPU and disks every 5 s, and what seldom changes every `poll.slow` (30 s).",
+        "",
         "| name | type | unit | labels | what it is |",
         "|---|---|---|---|---|",
     ]

@@ -11,24 +11,28 @@ from exporter.ledger import Ledger
 from exporter.sampling import Tier
 from exporter.snapshot import Host
 
+# The kernel takes the longer over /proc/stat the more CPUs there are, and over disks likewise.
+MEDIUM_SECONDS = 5.0
+
 
 class HostPoll:
     """The host's readings between two ticks. Changed by the poller's thread alone."""
 
     def __init__(self, groups: tuple[Group[Any], ...], slow_seconds: float) -> None:
         self._groups = groups
-        self._slow_seconds = slow_seconds
-        self._slow_turn: int | None = None
+        self._periods = {Tier.MEDIUM: MEDIUM_SECONDS, Tier.SLOW: slow_seconds}
+        self._turns: dict[Tier, int] = {}
         self._readings: dict[str, Any] = {}
 
     def read(self, now: float, ledger: Ledger) -> Host:
-        """Return the host: fast groups of this moment, slow ones of their last turn."""
-        turn = math.floor(now / self._slow_seconds)
-        slow_due, self._slow_turn = turn != self._slow_turn, turn
+        """Return the host: fast groups of this moment, the others of their last turn."""
+        turns = {tier: math.floor(now / period) for tier, period in self._periods.items()}
+        waiting = {tier for tier, turn in turns.items() if self._turns.get(tier) == turn}
+        self._turns = turns
         seconds: dict[str, float] = {}
         errors: dict[str, str] = {}
         for group in self._groups:
-            if group.tier is Tier.FAST or slow_due:
+            if group.tier not in waiting:
                 started = time.perf_counter()
                 try:
                     self._readings[_part(group)] = self._next(group)

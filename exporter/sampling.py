@@ -16,6 +16,7 @@ class Tier(Enum):
     """How often a group is read; the periods stand in the config's section `poll`."""
 
     FAST = "fast"
+    MEDIUM = "medium"  # of the host alone, every few seconds: dear to read, asked for over minutes
     SLOW = "slow"
     MIG = "mig"  # MIG devices, which may be many, and come and go
     BLOCKING = "blocking"  # calls that wait on purpose: on a thread of their own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import psutil
 import pytest
 
 from exporter.host import GROUPS, Group, cpu, disk, memory, pressure, swap, thermal
+from exporter.host_poll import HostPoll
+from exporter.ledger import Ledger
 from exporter.metric import Kind, Metric, MetricVec, Row
 from exporter.sampling import Tier
 
@@ -330,8 +333,46 @@ def test_groups_of_this_machine() -> None:
 
 
 def test_tiers() -> None:
-    """Only what may wait for firmware is read slowly."""
-    assert [group.name for group in GROUPS if group.tier is not Tier.FAST] == ["host_thermal"]
+    """What may wait for firmware is read slowly, and now and then what is long on large nodes."""
+    groups: tuple[Group[Any], ...] = GROUPS
+    paces = {group.name: group.tier for group in groups if group.tier is not Tier.FAST}
+    medium, slow = Tier.MEDIUM, Tier.SLOW
+    assert paces == {"host_cpu": medium, "host_disk": medium, "host_thermal": slow}
+
+
+def test_paces() -> None:
+    """CPU is read every 5 s, thermal zones at the pace of the config; between, it stands as read.
+
+    One that fails is absent until its next turn, not read as it was.
+    """
+    ticks: list[float] = []
+    read_at: dict[str, list[float]] = {name: [] for name in ("memory", "cpu", "thermal")}
+
+    def read(name: str) -> object:
+        read_at[name].append(ticks[-1])
+        if (name, ticks[-1]) == ("cpu", 105.0):
+            raise OSError
+        return name, ticks[-1]
+
+    tiers = {"memory": Tier.FAST, "cpu": Tier.MEDIUM, "thermal": Tier.SLOW}
+    groups = tuple(Group(f"host_{n}", tier, partial(read, n), ()) for n, tier in tiers.items())
+    poll, ledger = HostPoll(groups, 30.0), Ledger()
+    seen: list[dict[str, Any]] = []
+    for second in range(101, 122):
+        ticks.append(float(second))
+        host = poll.read(ticks[-1], ledger)
+        seen.append({name: getattr(host, name) for name in read_at})
+    assert read_at == {"memory": ticks, "cpu": [101, 105, 110, 115, 120], "thermal": [101, 120]}
+    assert [one["memory"] for one in seen] == [("memory", tick) for tick in ticks]
+    assert [one["thermal"] for one in seen] == [("thermal", 101)] * 19 + [("thermal", 120)] * 2
+    assert [one["cpu"] for one in seen] == [
+        *[("cpu", 101)] * 4,
+        *[None] * 5,
+        *[("cpu", 110)] * 5,
+        *[("cpu", 115)] * 5,
+        *[("cpu", 120)] * 2,
+    ]
+    assert ledger.errors == {("host_cpu", "oserror"): 1}
 
 
 def test_promised_names() -> None:

@@ -30,7 +30,7 @@ GROUPS = (
     Group("host_memory", Tier.FAST, memory.read, memory.METRICS),
     Group("host_swap", Tier.FAST, swap.read, swap.METRICS),
     Group("host_pressure", Tier.FAST, pressure.read, pressure.METRICS),
-    Group("host_cpu", Tier.FAST, cpu.read, cpu.METRICS, cpu.following),
-    Group("host_disk", Tier.FAST, disk.read, disk.METRICS),
+    Group("host_cpu", Tier.MEDIUM, cpu.read, cpu.METRICS, cpu.following),
+    Group("host_disk", Tier.MEDIUM, disk.read, disk.METRICS),
     Group("host_thermal", Tier.SLOW, thermal.read, thermal.METRICS),
 )
