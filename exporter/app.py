@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -131,7 +130,6 @@ class Daemon:
         }
         for name, handler in handlers.items():
             loop.add_signal_handler(name, handler)
-        gc.freeze()  # what is loaded stays: to look through it would stop all threads for 30 ms
         self._ticking.every(self._fast_seconds)
         self._ticking.start()
         for address, port in bound:
