@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from exporter.frozen import dataclass
 from exporter.gpu import memory, profiling
@@ -36,6 +37,9 @@ class Mig:
     instances: Mapping[str, Instance]
 
 
+NOTHING = Mig(MappingProxyType({}))  # the same each time, so that no page is made anew for it
+
+
 def read(device: Device, previous: Mig | None) -> Mig:
     """Read nvmlDeviceGetMigMode, and each MIG device that is there now.
 
@@ -44,7 +48,7 @@ def read(device: Device, previous: Mig | None) -> Mig:
     """
     mode = device.ask("nvmlDeviceGetMigMode")
     if mode is None or mode[0] != ENABLED:
-        return Mig({})
+        return NOTHING
     known = previous.instances if previous else {}
     activities: dict[int, Profiling] = {}
     instances = {}
