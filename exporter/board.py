@@ -162,8 +162,11 @@ class Board:
             return None
         self.blocking_job, outcome = None, job.result
         if outcome is not None and not job.overdue:
-            self._blocking_device = None if outcome.fault else outcome.device
             self._take_over(outcome)
+            is_needless = not (outcome.fault or outcome.errors or any(outcome.readings.values()))
+            if is_needless:
+                self._due_at[Tier.BLOCKING] = math.inf
+            self._blocking_device = None if outcome.fault or is_needless else outcome.device
         return outcome
 
     def _take_over(self, outcome: Outcome) -> None:

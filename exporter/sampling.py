@@ -170,14 +170,15 @@ class Reader(Generic[T]):
     """A group of readings that are taken together.
 
     `group` is the attribute of snapshot.Gpu that it fills, `collector` the name that switches it.
-    `read` gets the group's previous reading, for rates and integrals.
+    `read` gets the group's previous reading, for rates and integrals. A blocking one returns None
+    where there is nothing to read, and is not asked again until the GPU is opened anew.
     `fields` and `gpm` are read in one batch per tier before any `read` of that tier.
     """
 
     group: str
     collector: str
     tier: Tier
-    read: Callable[[Device, T | None], T]
+    read: Callable[[Device, T | None], T | None]
     fields: tuple[FieldRequest, ...] = ()
     gpm: tuple[int, ...] = ()
 

@@ -277,6 +277,33 @@ def test_calls_that_block_delay_no_tick_and_cost_only_their_group(
     assert settle(node, lambda s: s.gpus[1].pcie is not None)
 
 
+def test_gpu_without_need_of_calls_that_block_is_asked_once() -> None:
+    """One with profiling counters is not asked again, until it was lost and is opened anew."""
+    node = Node(2)
+    asked: list[float] = []
+
+    def support(_device: object) -> SimpleNamespace:
+        asked.append(node.clock.seconds)
+        return SimpleNamespace(isSupportedDevice=1)
+
+    node.driver.answers[0]["nvmlGpmQueryDeviceSupport"] = support
+
+    def sampled(seconds: int) -> list[bool]:
+        for _ in range(seconds):
+            node.tick()
+            node.poller._blocking_crew.wait(60)
+        return [gpu.pcie is not None for gpu in node.tick().gpus]
+
+    assert sampled(20) == [False, True]
+    assert len(asked) == 1
+    power = node.driver.answers[0][POWER]
+    node.driver.answers[0][POWER] = DeviceGoneError("gpu_is_lost", Fault.LOST)
+    node.tick()
+    node.driver.answers[0][POWER] = power
+    assert sampled(60) == [False, True]
+    assert len(asked) == 2
+
+
 def test_slow_driver_gets_a_thread_per_gpu_and_one_thread_again() -> None:
     """While reading all takes over a fifth of the interval the GPUs are read side by side."""
     node = Node(4)

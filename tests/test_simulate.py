@@ -43,9 +43,12 @@ NOT_ON_ANY_NODE = {
 
 
 def absent(groups: dict[str, Any]) -> set[str]:
-    """Return the readings that are not there, as "group.attribute" or "group.attribute.key"."""
+    """Return what is not there, as "group", "group.attribute" or "group.attribute.key"."""
     missing = set()
     for group, reading in groups.items():
+        if reading is None:
+            missing.add(group)
+            continue
         for field in dataclasses.fields(reading):
             value = getattr(reading, field.name)
             name = f"{group}.{field.name}"
@@ -153,6 +156,7 @@ NO_NVLINK = {
 }
 BEFORE_NVLINK_5, NVLINK_5 = {"nvlinks.bit_error_ratio"}, {"nvlinks.data_errors"}
 SAMPLED = {"pcie_sampled.transmit_bytes_per_second", "pcie_sampled.receive_bytes_per_second"}
+NEEDLESS = {"pcie_sampled"}  # with profiling counters
 PROFILED = {"pcie_throughput.transmit_bytes_per_second", "pcie_throughput.receive_bytes_per_second"}
 PROFILED |= {
     f"profiling.{name}_ratio" for name in ("graphics", "sm", "occupancy", "tensor", "dram")
@@ -223,8 +227,8 @@ WORKSTATION = (
 )
 WITH_MIG = {("a100-mig", 0), ("h100-mig", 0)}
 ABSENT = {
-    ("h100x8", 0): SAMPLED | NO_FANS | BEFORE_NVLINK_5 | HOPPER | NO_PLATFORM | NO_FABRIC_HEALTH,
-    ("b200x8", 7): SAMPLED | NO_FANS | NVLINK_5 | HOPPER | {"platform.chassis_serial"},
+    ("h100x8", 0): NEEDLESS | NO_FANS | BEFORE_NVLINK_5 | HOPPER | NO_PLATFORM | NO_FABRIC_HEALTH,
+    ("b200x8", 7): NEEDLESS | NO_FANS | NVLINK_5 | HOPPER | {"platform.chassis_serial"},
     ("a100-mig", 0): PROFILED
     | NO_FANS
     | NO_NVLINK
@@ -242,7 +246,7 @@ ABSENT = {
     | BEFORE_610
     | NO_MARGIN
     | NO_RECOVERY,
-    ("h100-mig", 0): SAMPLED
+    ("h100-mig", 0): NEEDLESS
     | NO_FANS
     | NO_NVLINK
     | MIG

@@ -57,14 +57,14 @@ def read(device: Device, _previous: PcieThroughput | None) -> PcieThroughput:
     )
 
 
-def read_sampled(device: Device, _previous: PcieThroughput | None) -> PcieThroughput:
-    """Read nvmlDeviceGetPcieThroughput (KiB/s), for boards without profiling counters.
+def read_sampled(device: Device, _previous: PcieThroughput | None) -> PcieThroughput | None:
+    """Read nvmlDeviceGetPcieThroughput (KiB/s); None: the board has profiling counters for it.
 
     Each of the two calls blocks for the 20 ms that it measures.
     """
     profiling = device.ask("nvmlGpmQueryDeviceSupport")
     if profiling is not None and profiling.isSupportedDevice:
-        return PcieThroughput()
+        return None
     transmit = device.ask("nvmlDeviceGetPcieThroughput", COUNTER_TRANSMIT)
     receive = device.ask("nvmlDeviceGetPcieThroughput", COUNTER_RECEIVE)
     return PcieThroughput(_bytes_per_second(transmit, KIB), _bytes_per_second(receive, KIB))
