@@ -4,8 +4,8 @@
 `FakeNvml` steers one such library while real processes load it through `LD_LIBRARY_PATH`.
 
 Scenario keys, all `key=value`. A running process notices a change when it calls, at most 10 ms late
-(`applied()` tells); a waiting nvmlEventSetWait looks every 250 ms, which costs
-little CPU, as a real one does.
+(`applied()` tells). A waiting nvmlEventSetWait looks once a second, so that it costs as little CPU
+as a real one, and wakes when another call has noticed a change.
 
 The machine (read at init: a running library keeps what it started with)
   profile        h100x8 b200x8 a100-mig h100-mig l40s t4 geforce gb10 vgpu none

@@ -6,7 +6,7 @@
 
 #include "fakenvml.h"
 
-enum { SETS = 16, QUEUED = 64, LOOK_MS = 250 };
+enum { SETS = 16, QUEUED = 64, LOOK_MS = 1000 };
 
 struct nvmlEventSet_st {
     bool used;
