@@ -76,6 +76,13 @@ class Soak:
         if number % RENDER_EVERY == 0:
             self._ask("/metrics", "/", "/api/v1/status")
 
+    def hang(self) -> None:
+        """Let all GPUs hang at once: no later poll needs more threads than that."""
+        self._site.driver._released = threading.Event()
+        self._site.faults.update(dict.fromkeys(range(GPUS), Fault.HUNG))
+        for _ in range(HUNG_POLLS):
+            self._tick()
+
     def settle(self) -> None:
         """Heal all; poll until every GPU is back, recordings and requests are done."""
         self._site.faults.clear()
@@ -186,6 +193,7 @@ def main(polls: int, storage: Path, url: str) -> None:
     warm_up = max(WARM_UP_POLLS, polls // 10)
     for number in range(warm_up):
         node.poll(number)
+    node.hang()
     node.settle()
     before, started = held(), time.monotonic()
     node.hung = node.lost = 0
