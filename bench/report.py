@@ -17,12 +17,15 @@ NAMES = (OURS, FULL, NVITOP, NODE)
 MIB = 1 << 20
 
 
+Measure = Callable[[Sequence[Visit]], float | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """A measure of a daemon, from its visits of all rounds; ratios to peers that are goals."""
 
     name: str
-    value: Callable[[Sequence[Visit]], float | None]
+    value: Measure
     to_nvitop: float | None = None  # ours may be at most so many times the peer's
     to_node: float | None = None
 
@@ -41,7 +44,12 @@ def _worst(times: Callable[[Visit], list[float]]) -> Callable[[Sequence[Visit]],
     return lambda visits: 1e3 * percentile([t for visit in visits for t in times(visit)], P99)
 
 
-def _soaked(scrapes: int) -> Callable[[Sequence[Visit]], float | None]:
+def _for_one_series(measure: Callable[[Sequence[Visit]], float]) -> Measure:
+    """Return the same in microseconds, divided by the series of the page."""
+    return lambda visits: 1e3 * measure(visits) / statistics.median(v.series for v in visits)
+
+
+def _soaked(scrapes: int) -> Measure:
     def value(visits: Sequence[Visit]) -> float | None:
         seen = [v.soaked[scrapes].rss_bytes / MIB for v in visits if scrapes in v.soaked]
         return statistics.median(seen) if seen else None
@@ -49,27 +57,32 @@ def _soaked(scrapes: int) -> Callable[[Sequence[Visit]], float | None]:
     return value
 
 
+FRESH_P50, FRESH_P99 = _typical(lambda v: v.fresh), _worst(lambda v: v.fresh)
+FRESH_CPU, LOOP_CPU = _median(lambda v: 1e3 * v.fresh_cpu), _median(lambda v: 1e3 * v.alone_cpu)
+# docs/decisions/0014-budgets.md says where these come from.
 LINES = (
     Line("series on the page", _median(lambda v: v.series)),
     Line("page, KiB", _median(lambda v: v.page_bytes / 1024)),
     Line("page in gzip, KiB", _median(lambda v: v.gzip_bytes / 1024)),
     Line("exec to first complete page, s", _median(lambda v: v.start_seconds), 1.0),
-    Line("scrape p50, every page fresh, ms", _typical(lambda v: v.fresh), 0.12, 0.20),
-    Line("scrape p99, every page fresh, ms", _worst(lambda v: v.fresh), 0.15, 0.30),
+    Line("scrape p50, every page fresh, ms", FRESH_P50, 0.5, 0.5),
+    Line("scrape p50 for one series, every page fresh, us", _for_one_series(FRESH_P50), 0.12, 0.20),
+    Line("scrape p99, every page fresh, ms", FRESH_P99, 0.5, 0.5),
+    Line("scrape p99 for one series, every page fresh, us", _for_one_series(FRESH_P99), 0.15, 0.30),
     Line("scrape p50, each 105 ms, ms", _typical(lambda v: v.paced)),
-    Line("scrape p99, each 105 ms, ms", _worst(lambda v: v.paced), 0.15, 0.30),
+    Line("scrape p99, each 105 ms, ms", _worst(lambda v: v.paced), 0.3, 0.3),
     Line("scrape p50, closed loop, 1 client, ms", _typical(lambda v: v.alone)),
     Line("scrape p99, closed loop, 1 client, ms", _worst(lambda v: v.alone)),
     Line("scrape p50, closed loop, 10 clients, ms", _typical(lambda v: v.crowd)),
     Line("scrape p99, closed loop, 10 clients, ms", _worst(lambda v: v.crowd), 0.10, 0.10),
-    Line("CPU of a scrape, page fresh, ms", _median(lambda v: 1e3 * v.fresh_cpu), None, 0.15),
-    Line("the same for one series, us", _median(lambda v: 1e6 * v.fresh_cpu / v.series)),
-    Line("CPU of a scrape, closed loop, ms", _median(lambda v: 1e3 * v.alone_cpu), None, 0.05),
-    Line("the same for one series, us", _median(lambda v: 1e6 * v.alone_cpu / v.series)),
-    Line("CPU of a minute without scrapes, s", _median(lambda v: 60 * v.idle_cpu_per_second), 0.5),
-    Line("RSS at rest, MiB", _median(lambda v: v.rest.rss_bytes / MIB), 1.0),
+    Line("CPU of a scrape, page fresh, ms", FRESH_CPU, 0.5, 0.5),
+    Line("CPU of a scrape for one series, page fresh, us", _for_one_series(FRESH_CPU), 0.15, 0.15),
+    Line("CPU of a scrape, closed loop, ms", LOOP_CPU, 0.05, 0.05),
+    Line("CPU of a scrape for one series, closed loop, us", _for_one_series(LOOP_CPU)),
+    Line("CPU of a minute without scrapes, s", _median(lambda v: 60 * v.idle_cpu_per_second), 0.25),
+    Line("RSS at rest, MiB", _median(lambda v: v.rest.rss_bytes / MIB), 1.5),
     Line("PSS at rest, MiB", _median(lambda v: v.rest.pss_bytes / MIB)),
-    Line("RSS after scrapes, MiB", _median(lambda v: v.loaded.rss_bytes / MIB), 1.0),
+    Line("RSS after scrapes, MiB", _median(lambda v: v.loaded.rss_bytes / MIB), 1.5),
     Line("PSS after scrapes, MiB", _median(lambda v: v.loaded.pss_bytes / MIB)),
 )
 
@@ -149,7 +162,7 @@ class Results:
         for count in soaks:
             ours, full = (self._soaked(name, count) for name in (OURS, FULL))
             name = f"RSS after {count:,} scrapes: times {NVITOP}'s after {few} or more"
-            yield Goal(name, ours[1] / peer, 1.0, full=full[1] / peer)
+            yield Goal(name, ours[1] / peer, 1.5, full=full[1] / peer)
             if count == soaks[-1]:
                 name = f"RSS growth up to {count:,} scrapes, MiB"
                 yield Goal(name, ours[1] - ours[0], 1.0, full=full[1] - full[0])
@@ -164,15 +177,14 @@ class Results:
 
     def _own_goals(self) -> Iterator[Goal]:
         for one in self.renderings:
-            for what, seconds in (("usual tick", one.usual), ("all renewed", one.renewed)):
+            for what, seconds, most in (
+                ("usual tick", one.usual, 250.0),
+                ("all renewed", one.renewed, 400.0),
+            ):
                 where = f"rendering {one.series:,} series, {what}"
-                yield Goal(f"{where}: ns a series", 1e9 * seconds / one.series, 250.0)
-                yield Goal(
-                    f"{where}: times generate_latest's speed", one.client / seconds, least=40
-                )
-        calls, whole, full = self._poll_ratios()
-        yield Goal("NVML part of a poll: times the C program's CPU", calls, 3.5)
-        yield Goal("whole poll: times the C program's CPU", whole, 8.0, full=full)
+                yield Goal(f"{where}: ns a series", 1e9 * seconds / one.series, most)
+                faster = one.client / seconds
+                yield Goal(f"{where}: times generate_latest's speed", faster, least=15)
         yield Goal("scrape p99 among hostile clients: times unloaded", self._siege_ratio(), 2.0)
         stay = self.siege.longest_stay_seconds
         yield Goal("longest stay of a hostile client, s", stay, 10.0)

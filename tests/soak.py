@@ -78,6 +78,7 @@ class Soak:
 
     def hang(self) -> None:
         """Let all GPUs hang at once: no later poll needs more threads than that."""
+        self._site.driver.release()
         self._site.driver._released = threading.Event()
         self._site.faults.update(dict.fromkeys(range(GPUS), Fault.HUNG))
         for _ in range(HUNG_POLLS):

@@ -174,17 +174,20 @@ def test_a_call_that_fails_now_and_then_costs_its_group_at_those_polls(fake: Fak
     with running(env=fake.env(), config=BRISK) as daemon:
         seen: dict[float, float | None] = {}
         last = daemon.page().polls + 9
-        while (page := daemon.page()).polls < last:
+        while (page := daemon.page()).polls < last or None not in seen.values():
             seen[page.polls] = page.value("gpu_power_watts", gpu="2")
             assert page.value("gpu_temperature_celsius", gpu="2")
             assert page.value("gpu_power_watts", gpu="1")
             assert page.up() == healthy()
-        assert None in seen.values()
+        failed = {polls % 3 for polls, watts in seen.items() if watts is None}
+        assert len(failed) == 1
         assert all(watts is None or watts > 50 for watts in seen.values())
-        assert len([watts for watts in seen.values() if watts]) >= len(seen) / 2
+        assert not failed & {polls % 3 for polls, watts in seen.items() if watts is not None}
+        before = fake.calls().count(power, 2) // 3
+        page = daemon.page()
         errors = page.value("gpu_exporter_read_errors_total", group="power", error="unknown")
         assert errors is not None  # the call that is counted last may be of the next poll
-        assert 0 <= fake.calls().count(power, 2) // 3 - errors <= 1
+        assert before - 1 <= errors <= fake.calls().count(power, 2) // 3
         assert page.value("gpu_exporter_polls_total", result="partial") == errors
         assert "GPU 2: cannot read power: unknown" in daemon.messages("warning")
         assert "GPU 2: power is read again" in daemon.messages("info")
