@@ -42,24 +42,30 @@ REASON_TIMES = {
 }
 
 
+_Values = Mapping[str, float | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Clocks:
     """Clocks in hertz by domain, active event reasons, and their seconds."""
 
-    hertz: Mapping[str, float | None]
-    active: Mapping[str, float | None]
-    seconds: Mapping[str, float | None]
+    hertz: _Values
+    active: _Values
+    seconds: _Values
 
 
-def read(device: Device, _previous: Clocks | None) -> Clocks:
+def read(device: Device, previous: Clocks | None) -> Clocks:
     """Read SM and memory clocks, and event reasons (535; before: throttle reasons)."""
+    before = previous or Clocks({}, {}, {})
     bits = device.ask("nvmlDeviceGetCurrentClocksEventReasons")
     if bits is None:
         bits = device.ask("nvmlDeviceGetCurrentClocksThrottleReasons")
+    active = {} if bits is None else {r: int(bits & bit != 0) for r, bit in REASONS.items()}
+    seconds = {reason: _seconds(device.field(f)) for reason, f in REASON_TIMES.items()}
     return Clocks(
-        hertz=_hertz(device, "nvmlDeviceGetClockInfo", FAST_DOMAINS),
-        active={} if bits is None else {r: int(bits & bit != 0) for r, bit in REASONS.items()},
-        seconds={reason: _seconds(device.field(f)) for reason, f in REASON_TIMES.items()},
+        hertz=_shared(_hertz(device, "nvmlDeviceGetClockInfo", FAST_DOMAINS), before.hertz),
+        active=_shared(active, before.active),
+        seconds=_shared(seconds, before.seconds),
     )
 
 
@@ -67,7 +73,7 @@ def read(device: Device, _previous: Clocks | None) -> Clocks:
 class SlowClocks:
     """What is read now and then: the P-state, and clocks in hertz of the other domains."""
 
-    hertz: Mapping[str, float | None]
+    hertz: _Values
     performance_state: int | None
 
 
@@ -83,7 +89,7 @@ def read_slow(device: Device, _previous: SlowClocks | None) -> SlowClocks:
 class MaxClocks:
     """Highest clocks in hertz, by domain."""
 
-    hertz: Mapping[str, float | None]
+    hertz: _Values
 
 
 def read_max(device: Device, _previous: MaxClocks | None) -> MaxClocks:
@@ -99,7 +105,7 @@ class AllClocks:
     slow: SlowClocks | None
 
     @property
-    def hertz(self) -> Mapping[str, float | None]:
+    def hertz(self) -> _Values:
         """One mapping of both tiers."""
         return {**(self.fast.hertz if self.fast else {}), **(self.slow.hertz if self.slow else {})}
 
@@ -110,6 +116,11 @@ def _hertz(device: Device, call: str, domains: Mapping[str, int]) -> dict[str, f
         for domain, number in domains.items()
     }
     return {domain: None if mhz is None else mhz * 1e6 for domain, mhz in megahertz.items()}
+
+
+def _shared(now: _Values, before: _Values) -> _Values:
+    """Return the mapping of before if it says the same: two minutes of them are kept."""
+    return before if before == now else now
 
 
 def _seconds(nanoseconds: float | None) -> float | None:
