@@ -27,6 +27,8 @@ class Rendered(ABC):
     def __init__(self) -> None:
         self._snapshot: Snapshot | None = None
         self._blocks: Sequence[bytes] = ()
+        # One object each for all who ask: slow clients hold on to it.
+        self._plain: bytes | None = None
         self._zipped: bytes | None = None
 
     @abstractmethod
@@ -34,8 +36,11 @@ class Rendered(ABC):
         """Return the page, in parts."""
 
     def plain(self, snapshot: Snapshot) -> bytes:
-        """Return the page; rendered once per snapshot."""
-        return b"".join(self._rendered(snapshot))
+        """Return the page; put together once per snapshot, and only when asked for."""
+        blocks = self._rendered(snapshot)
+        if self._plain is None:
+            self._plain = b"".join(blocks)
+        return self._plain
 
     def zipped(self, snapshot: Snapshot) -> bytes:
         """Return the page in gzip; compressed once per snapshot, and only when asked for."""
@@ -46,8 +51,8 @@ class Rendered(ABC):
 
     def _rendered(self, snapshot: Snapshot) -> Sequence[bytes]:
         if snapshot is not self._snapshot:
-            self._blocks, self._zipped = self.render(snapshot), None
-            self._snapshot = snapshot
+            self._blocks, self._snapshot = self.render(snapshot), snapshot
+            self._plain = self._zipped = None
         return self._blocks
 
 

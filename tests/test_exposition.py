@@ -123,10 +123,11 @@ def snapshot_of(*boards: Gpu) -> Snapshot:
     )
 
 
-def test_page_is_zipped_once_per_snapshot() -> None:
-    """The same bytes object serves every gzip scrape of a snapshot; the next gets its own."""
+def test_page_and_its_gzip_are_made_once_per_snapshot() -> None:
+    """The same bytes object serves every scrape of a snapshot; the next snapshot gets its own."""
     page = Page(openmetrics=False)
     first = snapshot_of(Gpu(0, "GPU-a", power=Power(100.0, 5.0)))
+    assert page.plain(first) is page.plain(first)
     assert page.zipped(first) is page.zipped(first)
     assert gzip.decompress(page.zipped(first)) == page.plain(first)
     second = replace(first, gpus=(Gpu(0, "GPU-a", power=Power(200.0, 6.0)),))
