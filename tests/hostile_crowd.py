@@ -36,7 +36,7 @@ MANNERS = (
     Manner(CHUNKED, b"400\r\n" + b" " * 1024 + b"\r\n"),
     Manner(CHUNKED + b"1\r\nx\r\n" * 100, b"1\r\nx\r\n", every_seconds=1.0),
     Manner(get("/") * 300, reads=False),
-    Manner(get("/metrics") * 299 + get("/metrics", "Connection: close")),
+    Manner(get("/metrics") * 29 + get("/metrics", "Connection: close")),
     Manner(get("/metrics", "Accept-Encoding: gzip"), resets=True),
     Manner(b"\x16\x03\x01\x02\x00\x01\x00"),
 )
