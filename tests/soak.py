@@ -191,10 +191,11 @@ def main(polls: int, storage: Path, url: str) -> None:
     """Soak, and print the figures."""
     share_heap()
     node = Soak(storage, url)
+    node.hang()
+    node.settle()
     warm_up = max(WARM_UP_POLLS, polls // 10)
     for number in range(warm_up):
         node.poll(number)
-    node.hang()
     node.settle()
     before, started = held(), time.monotonic()
     node.hung = node.lost = 0
