@@ -328,6 +328,13 @@ def test_nothing_is_invented_of_the_host(tmp_path: Path) -> None:
     assert told >= {"module", "library", "device-files", "xids", "numa", "ram", "swap", "disk"}
 
 
+def test_reading_that_another_gives_is_not_missed() -> None:
+    """A board whose profiling counters tell of PCIe does not lack what sampling it would tell."""
+    facts = gather(sources("h100x8", lambda: None), None, sleep=lambda _: None)
+    (absent,) = [f.what for f in examine(facts) if f.name == "absent"]
+    assert ("pcie_sampled" in absent, "platform" in absent) == (False, True)
+
+
 def test_sick_node_is_told() -> None:
     """All that ails the sick simulated node is found, each at the GPU that has it."""
     facts = gather(sources("b200x8-sick", lambda: None), None, sleep=lambda _: None)

@@ -12,7 +12,7 @@ from exporter.doctor.finding import Finding, Kind, Severity, Step, fine, names
 from exporter.doctor.words import MIB, counted, size
 from exporter.frozen import dataclass
 from exporter.metric import Metric
-from exporter.sampling import Tier
+from exporter.sampling import Reader, Tier
 from exporter.snapshot import Gpu
 
 STEP = Step.TRIAL
@@ -102,7 +102,7 @@ def groups(facts: Facts) -> tuple[Group, ...]:
             name=reader.group,
             tier=reader.tier,
             seconds=snapshot.read_seconds.get(reader.group),
-            absent_on=tuple(g.index for g in facts.gpus if not _tells(table, reader.group, g)),
+            absent_on=tuple(g.index for g in facts.gpus if not _tells(table, reader, g)),
             errors={
                 error: times
                 for (group, error), times in snapshot.read_errors.items()
@@ -153,11 +153,11 @@ def _readings(facts: Facts, tried: tuple[Group, ...]) -> Iterator[Finding]:
             yield SLOW_READING.found(f"{group.name}: {1000 * each:.0f} ms a GPU")
 
 
-def _tells(table: Table, group: str, gpu: Gpu) -> bool:
-    """Return whether a group has anything to say of a GPU."""
-    reading = getattr(gpu, group)
+def _tells(table: Table, reader: Reader[Any], gpu: Gpu) -> bool:
+    """Return whether a group has anything to say of a GPU, or need not: see sampling.Reader."""
+    reading = getattr(gpu, reader.group)
     if reading is None:
-        return False
+        return reader.tier is Tier.BLOCKING
     if not table.metrics:  # what it tells is shown by another table
         return any(_is_something(getattr(reading, field.name)) for field in fields(reading))
     return any(
