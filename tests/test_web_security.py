@@ -470,9 +470,9 @@ def test_changed_users_hold_at_once(start: Start, files: WebFiles) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "gone"),
     [
-        ("users", "", "basic_auth_users"),
+        ("users", "none", "basic_auth_users"),
         ("TLS + users", "users", "tls_server_config"),
-        ("TLS", "", "tls_server_config"),
+        ("TLS", "none", "tls_server_config"),
         ("MUTUAL", "TLS", "the client certificate of tls_server_config.client_auth_type"),
         ("NAMED", "MUTUAL", "tls_server_config.client_allowed_sans"),
     ],
@@ -487,7 +487,7 @@ def test_no_protection_is_lifted(
         "TLS + users": TLS + users(alice="secret"),
         "MUTUAL": MUTUAL,
         "NAMED": f"{MUTUAL[:-2]}, client_allowed_sans: [{CLIENT_NAME}]}}\n",
-        "": "",
+        "none": "{}",
     }
     entrance = Entrance(files.write(texts[before]), told.append)
     old = entrance.context()
