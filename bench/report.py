@@ -70,7 +70,7 @@ LINES = (
     Line("scrape p99, every page fresh, ms", FRESH_P99, 0.75, 0.75),
     Line("scrape p99 for one series, every page fresh, us", _for_one_series(FRESH_P99), 0.15, 0.30),
     Line("scrape p50, each 105 ms, ms", _typical(lambda v: v.paced)),
-    Line("scrape p99, each 105 ms, ms", _worst(lambda v: v.paced), 0.3, 0.3),
+    Line("scrape p99, each 105 ms, ms", _worst(lambda v: v.paced), 0.5, 0.5),
     Line("scrape p50, closed loop, 1 client, ms", _typical(lambda v: v.alone)),
     Line("scrape p99, closed loop, 1 client, ms", _worst(lambda v: v.alone)),
     Line("scrape p50, closed loop, 10 clients, ms", _typical(lambda v: v.crowd)),

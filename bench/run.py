@@ -33,7 +33,7 @@ from rounds import Effort, run_round
 
 FULL = Effort(
     rounds=3,
-    starts=3,
+    starts=7,
     settle_seconds=3.0,
     idle_seconds=30.0,
     fresh_scrapes=60,
