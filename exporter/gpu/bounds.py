@@ -25,7 +25,7 @@ def within(number: Number | None, lowest: float, highest: float) -> Number | Non
 
 def count(number: Number | None) -> Number | None:
     """Return what a counter can have, in whatever type the driver gives it."""
-    return number if number is not None and 0 <= number <= MAX_COUNT else None
+    return within(number, 0, MAX_COUNT)
 
 
 def flag(number: Number | None) -> Number | None:
