@@ -137,15 +137,15 @@ class Archive:
         self.status = replace(self.status, stored_bytes=None)
 
     def _begin(self, command: Begin) -> None:
+        from exporter.recorder.encode import Encoder  # noqa: PLC0415  see above
+        from exporter.recorder.tape import Tape  # noqa: PLC0415
+
         self._number, self._bounds = command.number, command.bounds
         self._name = f"for {command.name} in {self._directory}"
         most, room = command.bounds.max_recordings - 1, command.bounds.max_bytes - RESERVE_BYTES
         others = store.make_room(self._directory, Bounds(room, most))
         self._others_bytes = store.size_of(others)
         recording = store.create(self._directory, command.at, command.name)
-        from exporter.recorder.encode import Encoder  # noqa: PLC0415  see above
-        from exporter.recorder.tape import Tape  # noqa: PLC0415
-
         self._tape = Tape(recording, Encoder(self._node, command.interval_seconds))
         self._name = recording.name
         begun = {**self.status.begun}
